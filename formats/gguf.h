@@ -72,6 +72,10 @@ int64_t qn_gguf_item_i64(const qn_gguf_kv *kv, uint64_t index);
 // caller counts (kv->count calls at most).
 qn_str qn_gguf_next_string(const uint8_t **cursor);
 
+// One past the last encoded byte of the value (nested arrays included).
+const uint8_t *qn_gguf_kv_end(const qn_gguf_kv *kv);
+const char *qn_gguf_type_name(qn_gguf_type type); // "u32", "string", ...
+
 size_t qn_gguf_tensor_count(const qn_gguf *g);
 const qn_gguf_tensor *qn_gguf_tensor_at(const qn_gguf *g, size_t i);
 const qn_gguf_tensor *qn_gguf_find_tensor(const qn_gguf *g, const char *name);
