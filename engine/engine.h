@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine: one thread that owns a model, its KV cache and its scheduler. Other threads submit,
+// cancel and read; they never see a sequence, a tensor or a block.
+//
+// A request's tokens wait in the engine, in room that was reserved at submit, until its reader takes
+// them: a slow reader costs nobody else anything, and nothing grows. When there is something to read,
+// the request's handle is put into the mailbox it was submitted with (once, until it is read).
+#ifndef QN_ENGINE_ENGINE_H
+#define QN_ENGINE_ENGINE_H
+
+#include "backend/backend.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "template/chat_template.h"
+#include "tokenizer/tokenizer.h"
+
+typedef struct qn_engine qn_engine;
+
+typedef struct qn_engine_options { // zero: the default
+    const qn_backend_api *backend; // required
+    qn_backend_options backend_options;
+    int32_t max_model_len;          // default: the model's own, cut to what the KV memory holds
+    int32_t block_size;             // 16
+    int32_t max_num_seqs;           // 64
+    int32_t max_num_batched_tokens; // 512 on CPU
+    int32_t max_num_queued_reqs;    // 1024
+    int64_t max_num_queued_tokens;  // 4 Mi
+    int32_t long_prefill_threshold; // 0
+    double max_step_seconds;        // 0
+    uint64_t kv_cache_memory_bytes; // default: from the machine's memory
+    int32_t num_blocks_override;    // KV blocks of each group
+    qn_kv_dtype kv_dtype;           // F32 is 0: the command line sets F16
+    const char *chat_template;      // text instead of the model's own; NULL
+    const qn_log *log;
+    void (*progress)(void *user, uint64_t done, uint64_t total); // loading; may be NULL
+    void *progress_user;
+} qn_engine_options;
+
+// Opens a GGUF file or a Hugging Face directory and starts the thread. Errors: one line naming file,
+// key or tensor and reason.
+qn_status qn_engine_open(const char *path, const qn_engine_options *options, qn_engine **out,
+                         qn_error *err);
+// Aborts what runs (their readers get QN_FINISH_ABORT), stops the thread, frees everything.
+void qn_engine_close(qn_engine *e);
+
+typedef struct qn_engine_info {
+    const char *name;         // general.name or the path's last part
+    const char *architecture; // "qwen3"
+    const char *path;
+    const char *backend; // "cpu: avx512vnni, 2 threads"
+    int32_t vocab_size, max_model_len, context_length;
+    int32_t block_size, n_blocks; // of the first group
+    int32_t max_num_seqs, max_num_batched_tokens;
+    uint64_t weight_bytes, kv_bytes;
+    double load_seconds;
+    const qn_tokenizer *tokenizer;
+    const qn_chat_template *chat_template; // NULL: the model has none (then: ChatML if its tokens exist)
+    const char *bos_text, *eos_text;       // for templates; "" where there is none
+    // Sampling defaults of generation_config.json; else temperature 1, top_k 0, top_p 1, min_p 0.
+    float temperature, top_p, min_p;
+    int32_t top_k;
+} qn_engine_info;
+const qn_engine_info *qn_engine_get_info(const qn_engine *e); // immutable, valid until close
+
+// A consumer's mailbox: one for each event loop or thread that reads. wakeup.fd becomes readable when
+// handles wait.
+typedef struct qn_mailbox {
+    qn_wakeup wakeup;
+    qn_queue *ready;
+} qn_mailbox;
+// capacity: the most requests that are ever live with it.
+qn_status qn_mailbox_open(qn_mailbox *m, size_t capacity, qn_error *err);
+void qn_mailbox_close(qn_mailbox *m);
+// Clears the wake-up and takes one handle; false: empty. Call until false.
+bool qn_mailbox_take(qn_mailbox *m, uint64_t *handle);
+
+typedef struct qn_request {
+    const int32_t *prompt; // copied; ids are checked against the vocabulary
+    int32_t n_prompt;
+    int32_t max_tokens; // 0: as many as max_model_len leaves
+    int32_t min_tokens;
+    const int32_t *stop_ids; // besides the model's own
+    int32_t n_stop_ids;      // at most 64
+    bool ignore_eos;         // the model's own stop ids do not end it
+    int32_t priority;
+    int32_t choice;          // index among the n choices (the sampler's counter)
+    bool has_seed;           // else a random one is drawn
+    uint64_t seed;
+    float temperature, top_p, min_p;
+    int32_t top_k;
+    int32_t n_logprobs; // -1: none
+} qn_request;
+
+// Checks and queues a request. Any thread. On success *handle names it until qn_engine_release; the
+// mailbox must outlive that. Errors: QN_ERR_INVALID (values; err says which field), QN_ERR_LIMIT (too
+// long ever to fit), QN_ERR_BUSY (queue full), QN_ERR_CANCELLED (engine is stopping).
+qn_status qn_engine_submit(qn_engine *e, const qn_request *request, qn_mailbox *mailbox,
+                           uint64_t *handle, qn_error *err);
+// Ends a request early; its reader still gets the terminal state. A stale handle is ignored.
+void qn_engine_cancel(qn_engine *e, uint64_t handle);
+// The reader is done with the handle (cancels the request if it still runs). Must be called once.
+void qn_engine_release(qn_engine *e, uint64_t handle);
+
+typedef struct qn_token_event {
+    int32_t id;
+    float logprob; // 0 unless n_logprobs >= 0
+    int32_t n_top;
+    int32_t top_ids[QN_MAX_TOP_LOGPROBS];
+    float top_logprobs[QN_MAX_TOP_LOGPROBS];
+} qn_token_event;
+
+typedef enum qn_outcome {
+    QN_RUNNING,
+    QN_DONE_STOP,   // a stop id (the last token read, not part of the text unless asked for)
+    QN_DONE_LENGTH, // max_tokens or the context's end
+    QN_DONE_ABORT,
+    QN_DONE_ERROR, // see error
+} qn_outcome;
+
+typedef struct qn_request_state {
+    qn_outcome outcome; // terminal only when every token has been read
+    int32_t n_prompt, n_output, n_cached;
+    int32_t stop_id;         // QN_DONE_STOP: which id
+    qn_error error;          // QN_DONE_ERROR
+    double queue_seconds, prefill_seconds, decode_seconds; // of a finished request
+} qn_request_state;
+
+// Takes up to max tokens (state may be asked with max 0). Call it until fewer than max come. Any one
+// thread at a time for a handle. QN_ERR_NOT_FOUND: stale handle.
+qn_status qn_engine_read(qn_engine *e, uint64_t handle, qn_token_event *events, size_t max,
+                         size_t *n, qn_request_state *state);
+
+// Teacher-forced logits, for tests and measuring: runs ids alone through the engine's own path in
+// chunks of at most `chunk` rows (0: the largest) and hands each row's logits to the callback, in
+// order. Blocks; only while no request runs (QN_ERR_BUSY).
+qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t chunk,
+                           void (*row)(void *user, int32_t index, const float *logits), void *user,
+                           qn_error *err);
+
+typedef struct qn_engine_stats { // a consistent snapshot; counters since start
+    int32_t running, waiting;
+    double kv_usage; // 0..1, the fullest group
+    uint64_t steps, preemptions, prompt_tokens, generated_tokens;
+    uint64_t finished_stop, finished_length, finished_abort, finished_error;
+    uint64_t rejected;             // at submit, queue full
+    uint64_t last_progress_ns;     // qn_os_now_ns of the last step's end, or of the last idle moment
+    bool has_work;
+    double step_seconds_sum;
+} qn_engine_stats;
+void qn_engine_get_stats(qn_engine *e, qn_engine_stats *out); // any thread, never blocks on a step
+
+#endif

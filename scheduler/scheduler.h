@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scheduler: a pure state machine. No thread, clock, socket or device; the same calls give the
+// same answers. It owns the sequences' life cycle, the block allocator and the policy.
+//
+//            add             plan: admitted            commit: a stop id or max_tokens
+//   (none) ------> WAITING ----------------> RUNNING ---------------------------------> (finished)
+//                     ^                        |
+//                     '------------------------'  plan: preempted (blocks freed, tokens kept; its KV
+//                                                  is computed again)
+//   abort: from any state; blocks in a step that is under way are freed when that step has retired.
+#ifndef QN_SCHEDULER_SCHEDULER_H
+#define QN_SCHEDULER_SCHEDULER_H
+
+#include "attention/step_plan.h"
+#include "base/status.h"
+
+typedef struct qn_sched qn_sched;
+
+typedef struct qn_sched_config {
+    int32_t max_seqs;     // in a batch (--max-num-seqs)
+    int32_t max_rows;     // tokens of a step (--max-num-batched-tokens)
+    int32_t max_len;      // tokens of a sequence, prompt and output (--max-model-len)
+    int32_t block_size;   // tokens of a KV block
+    int32_t n_groups;
+    qn_kv_group groups[QN_MAX_KV_GROUPS];
+    int32_t n_blocks[QN_MAX_KV_GROUPS];
+    int32_t max_waiting;          // sequences in the queue; more: QN_ERR_BUSY
+    int64_t max_waiting_tokens;   // their prompt tokens; 0: no limit
+    int32_t long_prefill_threshold; // most prompt tokens of one sequence in a step; 0: no limit
+    double max_step_seconds;        // with the step-time model; 0: no limit
+} qn_sched_config;
+
+// seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps seen.
+typedef struct qn_step_time_model {
+    double base, per_row, per_key;
+} qn_step_time_model;
+
+typedef struct qn_sched_request {
+    uint64_t id; // the caller's; unique among the live ones
+    const int32_t *prompt; // copied
+    int32_t n_prompt;      // >= 1
+    int32_t max_tokens;    // of output; >= 1; cut to max_len - n_prompt
+    int32_t min_tokens;    // before it no stop id ends the sequence
+    const int32_t *stop_ids; // copied; a sampled one of these ends the sequence (reason stop)
+    int32_t n_stop_ids;
+    int32_t adapter;       // -1: none
+    int32_t priority;      // lower first, then arrival
+} qn_sched_request;
+
+typedef enum qn_sched_event_kind {
+    QN_SCHED_TOKEN,    // one more token of output
+    QN_SCHED_FINISHED, // terminal: exactly one for each request that was added
+} qn_sched_event_kind;
+
+typedef enum qn_finish { QN_FINISH_STOP, QN_FINISH_LENGTH, QN_FINISH_ABORT, QN_FINISH_ERROR } qn_finish;
+
+typedef struct qn_sched_event {
+    qn_sched_event_kind kind;
+    uint64_t id;
+    int32_t token;     // TOKEN
+    int32_t logit_row; // TOKEN: its row in the step that was committed
+    qn_finish finish;  // FINISHED
+    int32_t stop_id;   // FINISHED by stop: the id that ended it (also given as a TOKEN before), else -1
+} qn_sched_event;
+
+// What came back for one logit row: the sampled id; ok false: this row failed (NaN), its sequence ends
+// with QN_FINISH_ERROR.
+typedef struct qn_sched_row {
+    int32_t id;
+    bool ok;
+} qn_sched_row;
+
+qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_error *err);
+void qn_sched_destroy(qn_sched *s);
+void qn_sched_set_step_time(qn_sched *s, const qn_step_time_model *model);
+
+// QN_ERR_LIMIT: can never fit (prompt too long for max_len, or for all the blocks there are);
+// QN_ERR_BUSY: the queue is full; QN_ERR_INVALID: malformed. now: seconds, any origin, never falling.
+qn_status qn_sched_add(qn_sched *s, const qn_sched_request *request, double now, qn_error *err);
+// Ends a live request with QN_FINISH_ABORT: its event comes with qn_sched_take_events (after the step
+// under way, if it is in one, has been committed). false: no such request.
+bool qn_sched_abort(qn_sched *s, uint64_t id);
+
+// Plans one step into plan (made by qn_sched_make_plan). false: nothing to do. At most two planned
+// steps may be uncommitted; sequences whose last token is still to come get QN_TOKEN_PENDING.
+bool qn_sched_plan(qn_sched *s, double now, qn_step_plan *plan);
+// A plan large enough for any step of this scheduler; free() it.
+qn_step_plan *qn_sched_make_plan(const qn_sched *s);
+// The oldest uncommitted step's results, in the plan's logit-row order.
+void qn_sched_commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *rows, double now);
+// The step failed as a whole: its sequences end with QN_FINISH_ERROR.
+void qn_sched_commit_failed(qn_sched *s, const qn_step_plan *plan, double now);
+// Moves up to max events, in the order they happened.
+size_t qn_sched_take_events(qn_sched *s, qn_sched_event *out, size_t max);
+
+typedef struct qn_sched_seq_info {
+    int32_t slot;       // -1: not in the batch
+    int32_t n_prompt, n_output;
+    double arrived, first_scheduled, first_token; // seconds; 0: not yet
+    int32_t preemptions;
+} qn_sched_seq_info;
+bool qn_sched_seq(const qn_sched *s, uint64_t id, qn_sched_seq_info *info);
+// The request in a batch slot; 0: none.
+uint64_t qn_sched_slot_id(const qn_sched *s, int32_t slot);
+
+typedef struct qn_sched_stats {
+    int32_t running, waiting;
+    int32_t blocks_total[QN_MAX_KV_GROUPS], blocks_used[QN_MAX_KV_GROUPS];
+    int64_t waiting_tokens;
+    uint64_t steps, preemptions, prompt_tokens, generated_tokens;
+} qn_sched_stats;
+void qn_sched_stats_get(const qn_sched *s, qn_sched_stats *out);
+
+// Checks every invariant (numbered at the top of scheduler.c). For tests, the simulator and debug
+// builds. reason: a static string.
+bool qn_sched_check(const qn_sched *s, const char **reason);
+
+#endif
