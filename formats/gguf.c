@@ -128,14 +128,14 @@ static inline qn_status take(qn_gguf *g, uint64_t n, uint64_t *at, qn_error *err
 }
 
 static qn_status take_u32(qn_gguf *g, uint32_t *v, qn_error *err) {
-    uint64_t at;
+    uint64_t at = 0;
     qn_status st = take(g, sizeof *v, &at, err);
     if (st == QN_OK) memcpy(v, g->meta + at, sizeof *v);
     return st;
 }
 
 static inline qn_status take_u64(qn_gguf *g, uint64_t *v, qn_error *err) {
-    uint64_t at;
+    uint64_t at = 0;
     qn_status st = take(g, sizeof *v, &at, err);
     if (st == QN_OK) memcpy(v, g->meta + at, sizeof *v);
     return st;
