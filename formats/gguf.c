@@ -161,16 +161,16 @@ static uint32_t fixed_size(uint32_t type) {
     }
 }
 
-static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, shown key,
+static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, const shown *key,
                             qn_error *err);
 
-static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, shown key,
+static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, const shown *key,
                             qn_error *err) {
     qn_status st = take_u32(g, type, err);
     if (st == QN_OK) st = take_u64(g, count, err);
     if (st != QN_OK) return st;
     if (*type > QN_GGUF_F64) {
-        return bad(g, err, "key '%s': unknown array item type %" PRIu32, key.text, *type);
+        return bad(g, err, "key '%s': unknown array item type %" PRIu32, key->text, *type);
     }
     uint32_t size = fixed_size(*type);
     uint64_t least = size ? size : *type == QN_GGUF_STRING ? 8 : 12;
@@ -178,38 +178,38 @@ static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, shown k
         return bad(g, err,
                    "key '%s': array of %" PRIu64 " items cannot fit in the %" PRIu64
                    " bytes that follow",
-                   key.text, *count, remaining(g));
+                   key->text, *count, remaining(g));
     }
     return QN_OK;
 }
 
-static qn_status skip_string(qn_gguf *g, shown key, qn_error *err) {
-    uint64_t n, at;
+static qn_status skip_string(qn_gguf *g, const shown *key, qn_error *err) {
+    uint64_t n = 0, at = 0;
     qn_status st = take_u64(g, &n, err);
     if (st != QN_OK) return st;
     if (n > remaining(g)) {
         return bad(g, err,
                    "key '%s': string of %" PRIu64 " bytes, but the file has %" PRIu64 " left",
-                   key.text, n, remaining(g));
+                   key->text, n, remaining(g));
     }
     return take(g, n, &at, err);
 }
 
-static qn_status skip_array(qn_gguf *g, int depth, shown key, qn_error *err) {
-    uint32_t type;
-    uint64_t count;
+static qn_status skip_array(qn_gguf *g, int depth, const shown *key, qn_error *err) {
+    uint32_t type = 0;
+    uint64_t count = 0;
     if (depth > MAX_ARRAY_DEPTH) {
-        return bad(g, err, "key '%s': arrays nested deeper than %d", key.text, MAX_ARRAY_DEPTH);
+        return bad(g, err, "key '%s': arrays nested deeper than %d", key->text, MAX_ARRAY_DEPTH);
     }
     qn_status st = array_head(g, &type, &count, key, err);
     if (st != QN_OK) return st;
     return skip_items(g, type, count, depth, key, err);
 }
 
-static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, shown key,
+static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, const shown *key,
                             qn_error *err) {
     uint32_t size = fixed_size(type);
-    uint64_t at;
+    uint64_t at = 0;
     if (size) return take(g, count * size, &at, err); // count was checked by array_head
     qn_status st = QN_OK;
     for (uint64_t i = 0; i < count && st == QN_OK; i++) {
@@ -221,8 +221,8 @@ static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth
 
 static qn_status parse_kv(qn_gguf *g, size_t index, qn_error *err) {
     kv_entry e = {0};
-    uint64_t n;
-    uint32_t type;
+    uint64_t n = 0;
+    uint32_t type = 0;
     qn_status st = take_u64(g, &n, err);
     if (st != QN_OK) return st;
     if (n == 0 || n > MAX_KEY_LENGTH) {
@@ -245,15 +245,15 @@ static qn_status parse_kv(qn_gguf *g, size_t index, qn_error *err) {
     e.kv.item_type = e.kv.type;
     e.kv.count = 1;
     if (type == QN_GGUF_ARRAY) {
-        uint32_t item;
-        st = array_head(g, &item, &e.kv.count, key, err);
+        uint32_t item = 0;
+        st = array_head(g, &item, &e.kv.count, &key, err);
         if (st != QN_OK) return st;
         e.kv.item_type = (qn_gguf_type)item;
         e.data_at = g->pos;
-        st = skip_items(g, item, e.kv.count, 1, key, err);
+        st = skip_items(g, item, e.kv.count, 1, &key, err);
     } else {
         e.data_at = g->pos;
-        st = skip_items(g, type, 1, 0, key, err);
+        st = skip_items(g, type, 1, 0, &key, err);
     }
     if (st != QN_OK) return st;
     if (!qn_grow(&g->kvs, &g->kv_cap, g->kv_count + 1, sizeof *g->kvs)) return no_memory(g, err);
@@ -263,7 +263,7 @@ static qn_status parse_kv(qn_gguf *g, size_t index, qn_error *err) {
 
 static qn_status parse_tensor(qn_gguf *g, size_t index, qn_error *err) {
     qn_gguf_tensor t = {0};
-    uint64_t n, at, elements = 1;
+    uint64_t n = 0, at = 0, elements = 1;
     qn_status st = take_u64(g, &n, err);
     if (st != QN_OK) return st;
     if (n == 0 || n > MAX_NAME_LENGTH) {
@@ -315,7 +315,7 @@ static qn_status parse_tensor(qn_gguf *g, size_t index, qn_error *err) {
 }
 
 static qn_status parse_head(qn_gguf *g, uint64_t *tensors, uint64_t *kvs, qn_error *err) {
-    uint64_t at;
+    uint64_t at = 0;
     if (g->file_size < 24) {
         return bad(g, err, "%" PRIu64 " bytes are too few for a GGUF file", g->file_size);
     }
@@ -438,7 +438,7 @@ static qn_status check_overlap(const qn_gguf *g, qn_error *err) {
 }
 
 static qn_status parse(qn_gguf *g, qn_error *err) {
-    uint64_t tensors, kvs;
+    uint64_t tensors = 0, kvs = 0;
     qn_status st = parse_head(g, &tensors, &kvs, err);
     for (uint64_t i = 0; st == QN_OK && i < kvs; i++) st = parse_kv(g, (size_t)i, err);
     for (uint64_t i = 0; st == QN_OK && i < tensors; i++) st = parse_tensor(g, (size_t)i, err);
