@@ -3,21 +3,22 @@
 // 1. Nothing is read from `meta` at or past `have`; take() makes bytes present or fails.
 // 2. `meta` may move whenever bytes are fetched, so positions are offsets until parsing is over;
 //    resolve() turns them into pointers once.
-// 3. No count from the file sizes an allocation before the bytes that it promises are known to exist;
-//    key and tensor counts, and the metadata as a whole, have hard caps besides.
+// 3. No count from the file sizes an allocation before the bytes that it promises are known to
+//    exist; key and tensor counts, and the metadata as a whole, have hard caps besides.
 // 4. Work is linear in the bytes parsed; nested arrays recurse at most MAX_ARRAY_DEPTH deep.
 #include "formats/gguf.h"
 
 #include "base/arena.h"
 #include "base/checked.h"
 #include "base/hash.h"
+#include "formats/shown.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF values are read as they are stored");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF values are read as stored");
 
 enum {
     MAX_ARRAY_DEPTH = 3,
@@ -55,23 +56,6 @@ struct qn_gguf {
     qn_arena names;
     qn_map kv_map, tensor_map;
 };
-
-// A name from the file as it may stand in an error line: control characters visible, cut short.
-typedef struct shown {
-    char text[100];
-} shown;
-
-static shown show(const char *s, size_t len) {
-    shown out = {{0}};
-    qn_buf buf = {0};
-    qn_buf_visible(&buf, s, QN_MIN(len, (size_t)72), false);
-    if (len > 72) qn_buf_puts(&buf, "...");
-    if (buf.data && !buf.failed) {
-        memcpy(out.text, buf.data, QN_MIN(buf.len, sizeof out.text - 1));
-    }
-    qn_buf_free(&buf);
-    return out;
-}
 
 static qn_status bad(const qn_gguf *g, qn_error *err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -161,10 +145,10 @@ static uint32_t fixed_size(uint32_t type) {
     }
 }
 
-static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, const shown *key,
-                            qn_error *err);
+static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth,
+                            const qn_shown *key, qn_error *err);
 
-static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, const shown *key,
+static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, const qn_shown *key,
                             qn_error *err) {
     qn_status st = take_u32(g, type, err);
     if (st == QN_OK) st = take_u64(g, count, err);
@@ -183,7 +167,7 @@ static qn_status array_head(qn_gguf *g, uint32_t *type, uint64_t *count, const s
     return QN_OK;
 }
 
-static qn_status skip_string(qn_gguf *g, const shown *key, qn_error *err) {
+static qn_status skip_string(qn_gguf *g, const qn_shown *key, qn_error *err) {
     uint64_t n = 0, at = 0;
     qn_status st = take_u64(g, &n, err);
     if (st != QN_OK) return st;
@@ -195,7 +179,7 @@ static qn_status skip_string(qn_gguf *g, const shown *key, qn_error *err) {
     return take(g, n, &at, err);
 }
 
-static qn_status skip_array(qn_gguf *g, int depth, const shown *key, qn_error *err) {
+static qn_status skip_array(qn_gguf *g, int depth, const qn_shown *key, qn_error *err) {
     uint32_t type = 0;
     uint64_t count = 0;
     if (depth > MAX_ARRAY_DEPTH) {
@@ -206,8 +190,8 @@ static qn_status skip_array(qn_gguf *g, int depth, const shown *key, qn_error *e
     return skip_items(g, type, count, depth, key, err);
 }
 
-static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth, const shown *key,
-                            qn_error *err) {
+static qn_status skip_items(qn_gguf *g, uint32_t type, uint64_t count, int depth,
+                            const qn_shown *key, qn_error *err) {
     uint32_t size = fixed_size(type);
     uint64_t at = 0;
     if (size) return take(g, count * size, &at, err); // count was checked by array_head
@@ -232,7 +216,7 @@ static qn_status parse_kv(qn_gguf *g, size_t index, qn_error *err) {
     st = take(g, n, &e.key_at, err);
     if (st != QN_OK) return st;
     e.kv.key.len = n;
-    shown key = show((const char *)g->meta + e.key_at, n);
+    qn_shown key = qn_show((const char *)g->meta + e.key_at, n);
     if (memchr(g->meta + e.key_at, 0, n)) {
         return bad(g, err, "key '%s': name with a NUL byte", key.text);
     }
@@ -272,7 +256,7 @@ static qn_status parse_tensor(qn_gguf *g, size_t index, qn_error *err) {
     }
     st = take(g, n, &at, err);
     if (st != QN_OK) return st;
-    shown name = show((const char *)g->meta + at, n);
+    qn_shown name = qn_show((const char *)g->meta + at, n);
     if (memchr(g->meta + at, 0, n)) {
         return bad(g, err, "tensor '%s': name with a NUL byte", name.text);
     }
@@ -301,8 +285,9 @@ static qn_status parse_tensor(qn_gguf *g, size_t index, qn_error *err) {
     if (st != QN_OK) return st;
     const qn_dtype_info *info = qn_dtype_get(t.type);
     if (info && t.dims[0] % info->block_size != 0) {
-        return bad(g, err, "tensor '%s': rows of %" PRIu64 " elements do not divide into %s blocks of %"
-                   PRIu32, name.text, t.dims[0], info->name, info->block_size);
+        return bad(g, err,
+                   "tensor '%s': rows of %" PRIu64 " elements do not divide into %s blocks of %" PRIu32,
+                   name.text, t.dims[0], info->name, info->block_size);
     }
     if (info && !qn_dtype_row_bytes(info, elements, &t.size)) {
         return bad(g, err, "tensor '%s': its size overflows", name.text);
@@ -367,7 +352,8 @@ static qn_status resolve(qn_gguf *g, qn_error *err) {
         e->kv.data = g->meta + e->data_at;
         uint32_t other;
         if (qn_map_get(&g->kv_map, e->kv.key, &other)) {
-            return bad(g, err, "key '%s': appears twice", show(e->kv.key.data, e->kv.key.len).text);
+            return bad(g, err, "key '%s': appears twice",
+                       qn_show(e->kv.key.data, e->kv.key.len).text);
         }
         if (!qn_map_put(&g->kv_map, e->kv.key, (uint32_t)i)) return no_memory(g, err);
     }
@@ -386,7 +372,7 @@ static qn_status resolve(qn_gguf *g, qn_error *err) {
     for (size_t i = 0; i < g->tensor_count; i++) {
         qn_gguf_tensor *t = &g->tensors[i];
         qn_str name = qn_str_from(t->name);
-        shown text = show(name.data, name.len);
+        qn_shown text = qn_show(name.data, name.len);
         uint32_t other;
         uint64_t end;
         if (qn_map_get(&g->tensor_map, name, &other)) {
@@ -429,8 +415,8 @@ static qn_status check_overlap(const qn_gguf *g, qn_error *err) {
     for (size_t i = 1; i < g->tensor_count && st == QN_OK; i++) {
         if (order[i]->offset < order[i - 1]->offset + order[i - 1]->size) {
             st = bad(g, err, "tensor '%s': its data overlaps that of '%s'",
-                     show(order[i]->name, strlen(order[i]->name)).text,
-                     show(order[i - 1]->name, strlen(order[i - 1]->name)).text);
+                     qn_show_cstr(order[i]->name).text,
+                     qn_show_cstr(order[i - 1]->name).text);
         }
     }
     free(order);
@@ -701,7 +687,7 @@ qn_status qn_gguf_read_tensor(const qn_gguf *g, const qn_gguf_tensor *t, uint64_
     if (offset > t->size || size > t->size - offset) {
         return qn_fail(err, QN_ERR_INVALID,
                        "%s: tensor '%s': %zu bytes at %" PRIu64 " are outside its %" PRIu64,
-                       g->path, show(t->name, strlen(t->name)).text, size, offset, t->size);
+                       g->path, qn_show_cstr(t->name).text, size, offset, t->size);
     }
     if (g->memory) {
         if (size) memcpy(dst, g->memory + t->offset + offset, size);
@@ -710,7 +696,7 @@ qn_status qn_gguf_read_tensor(const qn_gguf *g, const qn_gguf_tensor *t, uint64_
     qn_error local = {0};
     qn_status st = qn_os_map_read(&g->map, t->offset + offset, dst, size, &local);
     if (st != QN_OK) {
-        qn_fail(err, st, "%s: tensor '%s': %s", g->path, show(t->name, strlen(t->name)).text,
+        qn_fail(err, st, "%s: tensor '%s': %s", g->path, qn_show_cstr(t->name).text,
                 local.message);
     }
     return st;

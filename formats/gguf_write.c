@@ -60,7 +60,8 @@ qn_status qn_gguf_writer_open(const char *path, qn_gguf_writer **out, qn_error *
         if (!w->file && errno != EEXIST) break;
     }
     if (!w->file) {
-        qn_status st = qn_fail(err, QN_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
+        qn_status st =
+            qn_fail(err, QN_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
         free_writer(w);
         return st;
     }
@@ -144,7 +145,8 @@ void qn_gguf_add_tensor(qn_gguf_writer *w, const char *name, qn_dtype type, uint
     const qn_dtype_info *info = qn_dtype_get((uint32_t)type);
     uint64_t elements = 1, padded;
     planned t;
-    bool ok = info && n_dims >= 1 && n_dims <= QN_TENSOR_MAX_DIMS && dims[0] % info->block_size == 0;
+    bool ok = info && n_dims >= 1 && n_dims <= QN_TENSOR_MAX_DIMS &&
+              dims[0] % info->block_size == 0;
     for (uint32_t i = 0; ok && i < n_dims; i++) {
         ok = dims[i] > 0 && qn_mul_u64(elements, dims[i], &elements);
     }

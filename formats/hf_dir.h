@@ -21,8 +21,8 @@ typedef struct qn_hf_dir {
 qn_status qn_hf_dir_open(const char *path, qn_hf_dir **out, qn_error *err);
 void qn_hf_dir_close(qn_hf_dir *dir);
 
-// Members of an object with checks; errors name file and member. Absent or null: *out keeps its value
-// and QN_OK returns, unless required.
+// Members of an object with checks; errors name file and member. Absent or null: *out keeps its
+// value and QN_OK returns, unless required.
 qn_status qn_json_i64(const json_t *obj, const char *file, const char *key, bool required,
                       int64_t min, int64_t max, int64_t *out, qn_error *err);
 qn_status qn_json_f64(const json_t *obj, const char *file, const char *key, bool required,

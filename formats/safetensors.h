@@ -23,7 +23,7 @@ typedef struct qn_st_tensor {
     uint64_t size;                     // bytes
 } qn_st_tensor;
 
-// dir holds model.safetensors, or model.safetensors.index.json and its shards.
+// dir holds model.safetensors, or model.safetensors.index.json and its shards; or it is one file.
 qn_status qn_safetensors_open(const char *dir, qn_safetensors **out, qn_error *err);
 // One file (for tests and fuzzing: bytes in memory, not copied).
 qn_status qn_safetensors_open_memory(const void *data, size_t size, const char *name,
