@@ -136,11 +136,19 @@ static qn_status read_number(qn_json_reader *r, qn_error *err) {
         while (is_digit(r, s)) s++;
     }
     r->text = (qn_str){r->p, (size_t)(s - r->p)};
-    char copy[64]; // longer numbers lose digits nobody can hold in a double
-    size_t n = r->text.len < sizeof copy - 1 ? r->text.len : sizeof copy - 1;
-    memcpy(copy, r->p, n);
-    copy[n] = '\0';
-    r->number = strtod(copy, NULL);
+    // strtod needs a NUL; a number that is too long for the stack goes through scratch.
+    char copy[64];
+    if (r->text.len < sizeof copy) {
+        memcpy(copy, r->p, r->text.len);
+        copy[r->text.len] = '\0';
+        r->number = strtod(copy, NULL);
+    } else {
+        qn_buf_clear(&r->scratch);
+        if (!qn_buf_append(&r->scratch, r->p, r->text.len)) {
+            return qn_fail(err, QN_ERR_NOMEM, "JSON: out of memory");
+        }
+        r->number = strtod(r->scratch.data, NULL);
+    }
     r->p = s;
     r->kind = QN_JSON_NUMBER;
     return QN_OK;

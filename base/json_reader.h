@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pull reader over a JSON text in memory, for files too large or too hostile for a document tree
-// (tokenizer.json, safetensors headers). No allocation but for strings with escapes, no recursion.
-// Requests and small configurations use jansson.
+// (tokenizer.json, safetensors headers). No allocation but for strings with escapes and numbers of
+// 64 characters or more, no recursion. Requests and small configurations use jansson.
 #ifndef QN_BASE_JSON_READER_H
 #define QN_BASE_JSON_READER_H
 
