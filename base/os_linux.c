@@ -29,7 +29,8 @@ double qn_os_wall_time(void) {
 
 qn_status qn_os_map_open(const char *path, qn_os_map *map, qn_error *err) {
     *map = (qn_os_map){.fd = -1};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    // O_NONBLOCK: opening a named pipe does not wait for its writer (it changes nothing for a file).
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         return qn_fail(err, errno == ENOENT ? QN_ERR_NOT_FOUND : QN_ERR_IO, "%s: cannot open: %s",
                        path, strerror(errno));
