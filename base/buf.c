@@ -44,6 +44,7 @@ bool qn_buf_vprintf(qn_buf *buf, const char *fmt, va_list args) {
     va_list again;
     va_copy(again, args);
     int n = vsnprintf(NULL, 0, fmt, args);
+    if (n < 0) buf->failed = true;
     bool ok = n >= 0 && qn_buf_reserve(buf, (size_t)n);
     if (ok) {
         vsnprintf(buf->data + buf->len, (size_t)n + 1, fmt, again);

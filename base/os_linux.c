@@ -185,8 +185,10 @@ static void visit_cpu_max(const char *line, void *user) {
 }
 
 int qn_os_cpu_count(void) {
+    // A machine with more CPUs than cpu_set_t holds refuses it: then all that are online count.
     cpu_set_t set;
-    int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                           : (int)sysconf(_SC_NPROCESSORS_ONLN);
     visit_cgroup("cpu.max", visit_cpu_max, &cpus);
     return QN_MAX(cpus, 1);
 }
