@@ -29,7 +29,8 @@ typedef struct qn_weight_source {
     qn_status (*read)(void *user, int32_t index, int64_t row, int64_t n_rows, void *dst,
                       qn_error *err);
     void (*done)(void *user, int32_t index);
-    void (*progress)(void *user, uint64_t bytes_done, uint64_t bytes_total); // may be NULL
+    void (*progress)(void *progress_user, uint64_t bytes_done, uint64_t bytes_total); // may be NULL
+    void *progress_user;
 } qn_weight_source;
 
 typedef struct qn_exec_limits {

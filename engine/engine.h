@@ -55,7 +55,10 @@ typedef struct qn_engine_info {
     uint64_t weight_bytes, kv_bytes;
     double load_seconds;
     const qn_tokenizer *tokenizer;
-    const qn_chat_template *chat_template; // NULL: the model has none (then: ChatML if its tokens exist)
+    // NULL: none (a model without one gets ChatML where its vocabulary has the tokens), or one that
+    // does not compile: then chat_template_error says why, else it is "".
+    const qn_chat_template *chat_template;
+    const char *chat_template_error;
     const char *bos_text, *eos_text;       // for templates; "" where there is none
     // Sampling defaults of generation_config.json; else temperature 1, top_k 0, top_p 1, min_p 0.
     float temperature, top_p, min_p;

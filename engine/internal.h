@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine's insides, shared by its files.
+//
+// Invariants:
+// 1. Only the engine thread touches the scheduler, the executable and the plan.
+// 2. `lock` guards the request table, the command queues and the statistics. It is never held while a
+//    step runs, and nothing under it waits.
+// 3. A request's slot is free only when its reader has released it and the engine is done with it; its
+//    generation then changes, so an old handle finds nothing.
+// 4. A request is `done` exactly once, by finish_request.
+// 5. Tokens are only appended by the engine thread, up to `cap`, which was reserved at submit.
+#ifndef QN_ENGINE_INTERNAL_H
+#define QN_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+#include "model/model.h"
+#include "base/hash.h"
+#include "scheduler/scheduler.h"
+
+enum { QN_MAX_STOP_IDS = 64 };
+
+typedef struct request {
+    uint32_t generation;
+    bool used;      // taken by submit, until freed
+    bool added;     // the scheduler knows it
+    bool cancelled; // cancel or release was called
+    bool released;
+    bool done;
+    bool in_mailbox; // its handle waits in the mailbox
+    qn_request params; // prompt and stop_ids point to the copies below
+    int32_t *prompt;   // freed once the scheduler has copied it
+    int32_t stop_ids[2 * QN_MAX_STOP_IDS];
+    int32_t n_stop_ids; // the effective ones
+    uint64_t seed;
+    qn_mailbox *mailbox;
+    // Output, guarded by lock.
+    int32_t *ids;
+    float *logprobs;     // NULL unless wanted
+    int32_t *top_ids;    // [cap][n_top], NULL unless wanted
+    float *top_logprobs; // [cap][n_top]
+    int32_t cap, n, n_read;
+    qn_outcome outcome;
+    int32_t stop_id;
+    qn_error error;
+    double submitted, first_scheduled, first_token, finished; // seconds
+} request;
+
+typedef struct step_fit { // normal equations of seconds ~ base + rows + keys, decaying
+    double a[3][3], b[3];
+    int32_t n;
+} step_fit;
+
+typedef struct logits_job {
+    const int32_t *ids;
+    int32_t n, chunk;
+    void (*row)(void *user, int32_t index, const float *logits);
+    void *user;
+    qn_error *err;
+    qn_status status;
+    bool finished;
+} logits_job;
+
+struct qn_engine {
+    const qn_backend_api *api;
+    qn_backend *backend;
+    qn_model *model;
+    qn_executable *exec;
+    qn_tokenizer *tokenizer;
+    qn_chat_template *chat_template;
+    char template_error[512];
+    char backend_text[128], bos_text[128], eos_text[128];
+    char *path;
+    qn_engine_info info;
+    qn_exec_limits limits;
+    const qn_log *log;
+    double max_step_seconds;
+
+    qn_sched *sched;
+    qn_step_plan *plan;
+    qn_sample_row *rows;    // [max_logits]
+    qn_sched_row *results;  // [max_logits]
+    qn_sched_event *events; // [cap_events]
+    size_t cap_events;
+    step_fit fit;
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; // the engine thread waits for commands
+    pthread_cond_t job_done;
+    qn_thread thread;
+    bool stop;
+    request *requests;
+    uint32_t n_requests;
+    uint32_t *free_list;
+    uint32_t n_free;
+    qn_queue *submits, *cancels; // handles
+    logits_job *job;
+    int32_t max_queued;
+    int64_t max_queued_tokens;
+    int32_t queued; // submitted or waiting in the scheduler
+    int64_t queued_tokens;
+    qn_engine_stats stats;
+};
+
+static inline uint64_t request_handle(const qn_engine *e, const request *r) {
+    return (uint64_t)r->generation << 32 | (uint64_t)(r - e->requests);
+}
+
+// requests.c
+qn_status requests_init(qn_engine *e, uint32_t count, qn_error *err);
+void requests_destroy(qn_engine *e);
+// Under lock. NULL: stale.
+request *request_find(qn_engine *e, uint64_t handle);
+// Under lock: appends a token; `sample` for the logprobs.
+void request_append(qn_engine *e, request *r, int32_t id, const qn_sample *sample);
+// Under lock: the one terminal transition.
+void finish_request(qn_engine *e, request *r, qn_outcome outcome, int32_t stop_id,
+                    const qn_error *error, double now);
+
+// loop.c
+void qn_engine_thread(void *arg);
+
+// setup.c
+double engine_now(void);
+
+#endif

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine thread: commands in, steps, events out.
+#include "engine/internal.h"
+
+#include "base/checked.h"
+#include "base/os.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// seconds ~ base + per_row * rows + per_key * keys, least squares with old steps fading away.
+static void fit_step(qn_engine *e, double rows, double keys, double seconds) {
+    step_fit *f = &e->fit;
+    const double x[3] = {1, rows, keys * 1e-3}; // keys in thousands: similar magnitudes
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++) f->a[i][j] = 0.99 * f->a[i][j] + x[i] * x[j];
+        f->b[i] = 0.99 * f->b[i] + x[i] * seconds;
+    }
+    if (++f->n < 4) return;
+    // Gauss elimination with a little ridge: rows and keys are often nearly proportional.
+    double m[3][4];
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 3; j++) m[i][j] = f->a[i][j] + (i == j ? 1e-3 * f->a[i][i] + 1e-9 : 0);
+        m[i][3] = f->b[i];
+    }
+    for (int c = 0; c < 3; c++) {
+        for (int r = 0; r < 3; r++) {
+            if (r == c) continue;
+            double k = m[r][c] / m[c][c];
+            for (int j = c; j < 4; j++) m[r][j] -= k * m[c][j];
+        }
+    }
+    const qn_step_time_model model = {
+        .base = QN_MAX(m[0][3] / m[0][0], 0.0),
+        .per_row = QN_MAX(m[1][3] / m[1][1], 0.0),
+        .per_key = QN_MAX(m[2][3] / m[2][2], 0.0) * 1e-3,
+    };
+    if (isfinite(model.base + model.per_row + model.per_key)) {
+        qn_sched_set_step_time(e->sched, &model);
+    }
+}
+
+static qn_outcome outcome_of(qn_finish f) {
+    switch (f) {
+    case QN_FINISH_STOP: return QN_DONE_STOP;
+    case QN_FINISH_LENGTH: return QN_DONE_LENGTH;
+    case QN_FINISH_ABORT: return QN_DONE_ABORT;
+    case QN_FINISH_ERROR: return QN_DONE_ERROR;
+    }
+    return QN_DONE_ERROR;
+}
+
+// The scheduler's events to their requests. samples: of the step just committed, or NULL.
+static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step_error) {
+    size_t n;
+    while ((n = qn_sched_take_events(e->sched, e->events, e->cap_events)) > 0) {
+        double now = engine_now();
+        pthread_mutex_lock(&e->lock);
+        for (size_t i = 0; i < n; i++) {
+            const qn_sched_event *ev = &e->events[i];
+            request *r = request_find(e, ev->id);
+            if (!r) continue;
+            if (ev->kind == QN_SCHED_TOKEN) {
+                if (r->first_token == 0) r->first_token = now;
+                if (samples) request_append(e, r, ev->token, &samples[ev->logit_row]);
+                continue;
+            }
+            qn_error error = {0};
+            if (ev->finish == QN_FINISH_ERROR) {
+                if (step_error && step_error->status != QN_OK) {
+                    error = *step_error;
+                } else {
+                    qn_fail(&error, QN_ERR_NUMERIC,
+                            "the model's output for this request is not a number (NaN or infinite)");
+                }
+            }
+            finish_request(e, r, outcome_of(ev->finish), ev->stop_id, &error, now);
+        }
+        pthread_mutex_unlock(&e->lock);
+    }
+}
+
+static void add_request(qn_engine *e, uint64_t handle) {
+    pthread_mutex_lock(&e->lock);
+    request *r = request_find(e, handle);
+    bool cancelled = r && r->cancelled;
+    if (r) r->added = !cancelled;
+    if (cancelled) finish_request(e, r, QN_DONE_ABORT, -1, NULL, engine_now());
+    pthread_mutex_unlock(&e->lock);
+    if (!r || cancelled) return;
+    // Until it is done nobody else touches prompt and stop ids.
+    const qn_sched_request q = {
+        .id = handle,
+        .prompt = r->prompt,
+        .n_prompt = r->params.n_prompt,
+        .max_tokens = r->cap,
+        .min_tokens = r->params.min_tokens,
+        .stop_ids = r->stop_ids,
+        .n_stop_ids = r->n_stop_ids,
+        .adapter = -1,
+        .priority = r->params.priority,
+    };
+    qn_error err = {0};
+    qn_status st = qn_sched_add(e->sched, &q, engine_now(), &err);
+    pthread_mutex_lock(&e->lock);
+    if (st != QN_OK) {
+        r->added = false;
+        finish_request(e, r, QN_DONE_ERROR, -1, &err, engine_now());
+    } else {
+        free(r->prompt);
+        r->prompt = NULL;
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void take_commands(qn_engine *e) {
+    uint64_t handle;
+    while (qn_queue_pop(e->submits, &handle)) add_request(e, handle);
+    bool aborted = false;
+    while (qn_queue_pop(e->cancels, &handle)) {
+        pthread_mutex_lock(&e->lock);
+        request *r = request_find(e, handle);
+        bool live = r && r->added && !r->done;
+        pthread_mutex_unlock(&e->lock);
+        if (live) aborted = qn_sched_abort(e->sched, handle) || aborted;
+    }
+    if (aborted) deliver(e, NULL, NULL);
+}
+
+static void publish_stats(qn_engine *e, double step_seconds) {
+    qn_sched_stats s;
+    qn_sched_stats_get(e->sched, &s);
+    double usage = 0;
+    for (int32_t g = 0; g < QN_MAX_KV_GROUPS; g++) {
+        if (s.blocks_total[g] > 0) {
+            usage = fmax(usage, (double)s.blocks_used[g] / s.blocks_total[g]);
+        }
+    }
+    pthread_mutex_lock(&e->lock);
+    qn_engine_stats *out = &e->stats;
+    size_t pending = qn_queue_count(e->submits);
+    out->running = s.running;
+    out->waiting = s.waiting + (int32_t)pending;
+    out->kv_usage = usage;
+    out->steps = s.steps;
+    out->preemptions = s.preemptions;
+    out->prompt_tokens = s.prompt_tokens;
+    out->generated_tokens = s.generated_tokens;
+    out->has_work = s.running + out->waiting > 0;
+    out->last_progress_ns = qn_os_now_ns();
+    out->step_seconds_sum += step_seconds;
+    e->queued = out->waiting;
+    if (pending == 0) e->queued_tokens = s.waiting_tokens;
+    pthread_mutex_unlock(&e->lock);
+}
+
+// What the sampler needs for each logit row: the request's parameters and the token's position.
+static void fill_rows(qn_engine *e) {
+    const qn_step_plan *p = e->plan;
+    double now = engine_now();
+    for (int32_t i = 0; i < p->n_seqs; i++) {
+        const qn_plan_seq *s = &qn_plan_seqs(p)[i];
+        uint64_t id = qn_sched_slot_id(e->sched, s->slot);
+        pthread_mutex_lock(&e->lock);
+        request *r = request_find(e, id);
+        if (r && r->first_scheduled == 0) r->first_scheduled = now;
+        pthread_mutex_unlock(&e->lock);
+        for (int32_t j = 0; j < s->n_logits; j++) {
+            qn_sample_row *row = &e->rows[s->logit_start + j];
+            *row = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
+            if (!r) continue;
+            // A request's parameters do not change while the scheduler knows it.
+            row->seed = r->seed;
+            row->choice = r->params.choice;
+            row->position = s->position + s->query_len - s->n_logits + j + 1;
+            row->temperature = r->params.temperature;
+            row->top_p = r->params.top_p;
+            row->min_p = r->params.min_p;
+            row->top_k = r->params.top_k;
+            row->n_logprobs = r->params.n_logprobs;
+            if (row->position - r->params.n_prompt < r->params.min_tokens) {
+                row->banned = r->stop_ids;
+                row->n_banned = r->n_stop_ids;
+            }
+        }
+    }
+}
+
+static bool run_step(qn_engine *e) {
+    double started = engine_now();
+    if (!qn_sched_plan(e->sched, started, e->plan)) return false;
+    fill_rows(e);
+    qn_step_result result = {0};
+    qn_error err = {0};
+    qn_status st = e->api->submit(e->exec, e->plan, e->rows, &err);
+    if (st == QN_OK) st = e->api->collect(e->exec, &result, &err);
+    double now = engine_now();
+    if (st == QN_OK) {
+        for (int32_t i = 0; i < result.n_logits; i++) {
+            e->results[i].id = result.samples[i].id;
+            e->results[i].ok = result.samples[i].status == QN_OK;
+        }
+        qn_sched_commit(e->sched, e->plan, e->results, now);
+    } else {
+        qn_logf(e->log, QN_LOG_ERROR, "step %llu failed: %s", (unsigned long long)e->plan->step,
+                err.message);
+        qn_sched_commit_failed(e->sched, e->plan, now);
+    }
+    deliver(e, st == QN_OK ? result.samples : NULL, &err);
+    publish_stats(e, now - started);
+    if (e->max_step_seconds > 0 && st == QN_OK) {
+        double keys = 0;
+        for (int32_t i = 0; i < e->plan->n_seqs; i++) {
+            const qn_plan_seq *s = &qn_plan_seqs(e->plan)[i];
+            keys += s->query_len * (s->position + 0.5 * s->query_len);
+        }
+        fit_step(e, e->plan->n_rows, keys, now - started);
+    }
+    return true;
+}
+
+// Teacher-forced logits through blocks 0, 1, 2, ...: nobody else holds a block while no request lives.
+static void run_job(qn_engine *e, logits_job *job) {
+    qn_step_plan *p = e->plan;
+    int32_t largest = QN_MIN(e->limits.max_rows, e->limits.max_logits);
+    int32_t chunk = job->chunk > 0 ? QN_MIN(job->chunk, largest) : largest;
+    int32_t n_blocks = QN_CEIL_DIV(job->n, e->limits.block_size);
+    float *logits = malloc((size_t)e->info.vocab_size * sizeof *logits);
+    job->status = logits ? QN_OK : qn_fail(job->err, QN_ERR_NOMEM, "out of memory");
+    for (int32_t g = 0; g < p->n_groups && job->status == QN_OK; g++) {
+        if (n_blocks > e->limits.n_blocks[g]) {
+            job->status = qn_fail(job->err, QN_ERR_LIMIT, "%d tokens need %d blocks, KV group %d has "
+                                  "%d", job->n, n_blocks, g, e->limits.n_blocks[g]);
+        }
+    }
+    for (int32_t i = 0; i < chunk && i < e->limits.max_logits; i++) {
+        e->rows[i] = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
+    }
+    for (int32_t at = 0; at < job->n && job->status == QN_OK;) {
+        int32_t n = QN_MIN(chunk, job->n - at);
+        qn_step_plan_reset(p);
+        qn_plan_seq *s = qn_plan_seqs(p);
+        *s = (qn_plan_seq){.adapter = -1, .query_len = n, .position = at, .n_logits = n};
+        for (int32_t g = 0; g < p->n_groups; g++) {
+            s->block_start[g] = g * n_blocks;
+            s->n_blocks[g] = n_blocks;
+            for (int32_t b = 0; b < n_blocks; b++) qn_plan_blocks(p)[g * n_blocks + b] = b;
+        }
+        memcpy(qn_plan_tokens(p), job->ids + at, (size_t)n * sizeof *job->ids);
+        p->n_seqs = 1;
+        p->n_rows = p->n_logits = n;
+        p->n_blocks = p->n_groups * n_blocks;
+        qn_step_result result;
+        job->status = e->api->submit(e->exec, p, e->rows, job->err);
+        if (job->status == QN_OK) job->status = e->api->collect(e->exec, &result, job->err);
+        for (int32_t i = 0; i < n && job->status == QN_OK; i++) {
+            job->status = e->api->read_logits(e->exec, i, logits, job->err);
+            if (job->status == QN_OK) job->row(job->user, at + i, logits);
+        }
+        at += n;
+    }
+    free(logits);
+}
+
+void qn_engine_thread(void *arg) {
+    qn_engine *e = arg;
+    for (;;) {
+        take_commands(e);
+        if (run_step(e)) {
+            pthread_mutex_lock(&e->lock);
+            bool stop = e->stop;
+            pthread_mutex_unlock(&e->lock);
+            if (stop) break;
+            continue;
+        }
+        publish_stats(e, 0);
+        pthread_mutex_lock(&e->lock);
+        while (!e->stop && !e->job && qn_queue_count(e->submits) == 0 &&
+               qn_queue_count(e->cancels) == 0) {
+            pthread_cond_wait(&e->work, &e->lock);
+        }
+        logits_job *job = e->job;
+        bool stop = e->stop;
+        pthread_mutex_unlock(&e->lock);
+        if (job) {
+            run_job(e, job);
+            pthread_mutex_lock(&e->lock);
+            e->job = NULL;
+            job->finished = true;
+            pthread_cond_broadcast(&e->job_done);
+            pthread_mutex_unlock(&e->lock);
+        }
+        if (stop) break;
+    }
+    // Whoever still waits for an answer gets one.
+    pthread_mutex_lock(&e->lock);
+    for (uint32_t i = 0; i < e->n_requests; i++) {
+        if (e->requests[i].used && !e->requests[i].done) {
+            finish_request(e, &e->requests[i], QN_DONE_ABORT, -1, NULL, engine_now());
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+}
