@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+import demo_exchanges
 import demo_text
 
 VOCAB = 2048
@@ -268,7 +269,6 @@ def train(args):
 @torch.no_grad()
 def teacher_forced(model, rows):
     """For each (ids, weights): the losses of the ids after the first, and where argmax is right."""
-    out = []
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     results = [None] * len(rows)
     for at in range(0, len(order), 32):
@@ -283,8 +283,7 @@ def teacher_forced(model, rows):
         for r, i in enumerate(part):
             n = len(rows[i][0]) - 1
             results[i] = (losses[r, :n].numpy(), right[r, :n].numpy())
-    out.extend(results)
-    return out
+    return results
 
 
 def answers_exactly(model, encoder, chats):
@@ -314,9 +313,9 @@ def evaluate(model, tokenizer, label, seed=99):
     )
     asked = lambda op, a, b: [
         ("user", writer.sum_question(op, a, b)),
-        ("assistant", demo_text.sum_answer(op, a, b)),
+        ("assistant", demo_exchanges.sum_answer(op, a, b)),
     ]
-    kept = demo_text.held_out_sums()
+    kept = demo_exchanges.held_out_sums()
     by_op = []
     for op in "+-x":
         sums = [s for s in kept if s[0] == op]
