@@ -286,7 +286,8 @@ static qn_status parse_tensor(qn_gguf *g, size_t index, qn_error *err) {
     const qn_dtype_info *info = qn_dtype_get(t.type);
     if (info && t.dims[0] % info->block_size != 0) {
         return bad(g, err,
-                   "tensor '%s': rows of %" PRIu64 " elements do not divide into %s blocks of %" PRIu32,
+                   "tensor '%s': rows of %" PRIu64 " elements do not divide into %s blocks of %"
+                   PRIu32,
                    name.text, t.dims[0], info->name, info->block_size);
     }
     if (info && !qn_dtype_row_bytes(info, elements, &t.size)) {

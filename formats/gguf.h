@@ -4,8 +4,9 @@
 // Reader invariants:
 // 1. Metadata (everything before the tensor data) is read with read() into memory of ours at
 //    open: no pointer that the reader hands out can fault if the file changes later.
-// 2. After a successful open every count, length, type and extent has been checked: names are unique
-//    and NUL-free, tensor extents lie inside the file, sizes do not overflow.
+// 2. After a successful open every count, length, type and extent has been checked: names are
+//    unique and NUL-free, tensor extents lie inside the file and do not overlap, sizes do not
+//    overflow.
 // 3. Tensor data is reached only through qn_gguf_read_tensor, which turns a file cut off meanwhile
 //    into an error.
 #ifndef QN_FORMATS_GGUF_H
@@ -58,8 +59,8 @@ const qn_gguf_kv *qn_gguf_kv_at(const qn_gguf *g, size_t i);
 const qn_gguf_kv *qn_gguf_find(const qn_gguf *g, const char *key); // NULL: none
 
 // Typed reads. QN_ERR_NOT_FOUND where the key is missing, QN_ERR_FORMAT where its type does not
-// fit (any integer type is taken where the value fits; get_f64 takes integers too). err is filled in both
-// cases with file and key.
+// fit (any integer type is taken where the value fits; get_f64 takes integers too). err is filled
+// in both cases with file and key.
 qn_status qn_gguf_get_u64(const qn_gguf *g, const char *key, uint64_t *out, qn_error *err);
 qn_status qn_gguf_get_i64(const qn_gguf *g, const char *key, int64_t *out, qn_error *err);
 qn_status qn_gguf_get_f64(const qn_gguf *g, const char *key, double *out, qn_error *err);
