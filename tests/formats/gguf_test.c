@@ -300,7 +300,8 @@ static void bad_tensors(void **state) {
     put_head(&b, 3, 1, 0);
     put_tensor(&b, "x", QN_Q8_0, 1, 48, 0, 0);
     put_data(&b, 64);
-    refused(&b, QN_ERR_FORMAT, "tensor 'x'", "rows of 48 elements do not divide into q8_0 blocks of 32");
+    refused(&b, QN_ERR_FORMAT, "tensor 'x'",
+            "rows of 48 elements do not divide into q8_0 blocks of 32");
     put_head(&b, 3, 1, 0);
     put_tensor(&b, "x", QN_F32, 1, 17, 0, 0);
     put_data(&b, 64);
@@ -344,7 +345,9 @@ static void bad_tensors(void **state) {
     put_tensor(&b, "k", 14, 1, 256, 0, 8);
     put_tensor(&b, "x", QN_F32, 1, 2, 0, 8); // aligned to 8; a size of 0 overlaps nothing
     put_data(&b, 64);
-    if (qn_gguf_open_memory(b.data, b.len, "k.gguf", &g, &err) != QN_OK) fail_msg("%s", err.message);
+    if (qn_gguf_open_memory(b.data, b.len, "k.gguf", &g, &err) != QN_OK) {
+        fail_msg("%s", err.message);
+    }
     const qn_gguf_tensor *t = qn_gguf_find_tensor(g, "k");
     assert_int_equal(t->size, 0);
     assert_string_equal(qn_dtype_gguf_name(t->type), "q6_K");
