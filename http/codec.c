@@ -388,7 +388,9 @@ static qn_http_event finish_head(qn_http_parser *p) {
     }
     h->keep_alive = !close && (h->minor == 1 || keep);
 
-    if (h->chunked) {
+    if (!p->request && (p->no_body || h->status == 204 || h->status == 304)) {
+        p->state = S_DONE;
+    } else if (h->chunked) {
         p->state = S_CHUNK_SIZE;
     } else if (h->content_length > 0) {
         p->left = (uint64_t)h->content_length;
@@ -399,7 +401,6 @@ static qn_http_event finish_head(qn_http_parser *p) {
         p->state = S_BODY_CLOSE;
         h->keep_alive = false;
     }
-    if (!p->request && (p->no_body || h->status == 204 || h->status == 304)) p->state = S_DONE;
     return QN_HTTP_HEAD;
 }
 
