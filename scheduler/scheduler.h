@@ -8,6 +8,10 @@
 //                     '------------------------'  plan: preempted (blocks freed, tokens kept; its KV
 //                                                  is computed again)
 //   abort: from any state; blocks in a step that is under way are freed when that step has retired.
+//
+// The caller's part of the bargain: take the events after each commit. If it does not, nothing is lost
+// and nothing grows: qn_sched_plan returns false while there is no room for the tokens of one more
+// step, and qn_sched_add says QN_ERR_BUSY while too many ended requests have not been taken.
 #ifndef QN_SCHEDULER_SCHEDULER_H
 #define QN_SCHEDULER_SCHEDULER_H
 
@@ -17,10 +21,11 @@
 typedef struct qn_sched qn_sched;
 
 typedef struct qn_sched_config {
-    int32_t max_seqs;     // in a batch (--max-num-seqs)
+    int32_t max_seqs;     // in a batch (--max-num-seqs); at most max_rows of them run at a time, so
+                          // that each gets a row in every step
     int32_t max_rows;     // tokens of a step (--max-num-batched-tokens)
     int32_t max_len;      // tokens of a sequence, prompt and output (--max-model-len)
-    int32_t block_size;   // tokens of a KV block
+    int32_t block_size;   // tokens of a KV block; divides QN_KV_SPAN
     int32_t n_groups;
     qn_kv_group groups[QN_MAX_KV_GROUPS];
     int32_t n_blocks[QN_MAX_KV_GROUPS];
@@ -31,18 +36,19 @@ typedef struct qn_sched_config {
 } qn_sched_config;
 
 // seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps seen.
+// Keys are those of qn_sched_plan_keys. A value that is negative or not finite counts as 0.
 typedef struct qn_step_time_model {
     double base, per_row, per_key;
 } qn_step_time_model;
 
 typedef struct qn_sched_request {
-    uint64_t id; // the caller's; unique among the live ones
+    uint64_t id; // the caller's; not 0; unique among those that qn_sched_seq knows
     const int32_t *prompt; // copied
     int32_t n_prompt;      // >= 1
-    int32_t max_tokens;    // of output; >= 1; cut to max_len - n_prompt
-    int32_t min_tokens;    // before it no stop id ends the sequence
+    int32_t max_tokens;    // of output; >= 1; cut to max_len - n_prompt and to what all the blocks hold
+    int32_t min_tokens;    // outputs before which no stop id ends the sequence; 0..max_tokens
     const int32_t *stop_ids; // copied; a sampled one of these ends the sequence (reason stop)
-    int32_t n_stop_ids;
+    int32_t n_stop_ids;    // at most 1024
     int32_t adapter;       // -1: none
     int32_t priority;      // lower first, then arrival
 } qn_sched_request;
@@ -72,21 +78,28 @@ typedef struct qn_sched_row {
 
 qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_error *err);
 void qn_sched_destroy(qn_sched *s);
+// May be called at any time.
 void qn_sched_set_step_time(qn_sched *s, const qn_step_time_model *model);
 
-// QN_ERR_LIMIT: can never fit (prompt too long for max_len, or for all the blocks there are);
+// QN_ERR_LIMIT: can never fit (prompt and one token too long for max_len, for all the blocks there are
+// or for max_waiting_tokens);
 // QN_ERR_BUSY: the queue is full; QN_ERR_INVALID: malformed. now: seconds, any origin, never falling.
 qn_status qn_sched_add(qn_sched *s, const qn_sched_request *request, double now, qn_error *err);
 // Ends a live request with QN_FINISH_ABORT: its event comes with qn_sched_take_events (after the step
-// under way, if it is in one, has been committed). false: no such request.
+// under way, if it is in one, has been committed); no TOKEN follows. false: no such live request.
 bool qn_sched_abort(qn_sched *s, uint64_t id);
 
-// Plans one step into plan (made by qn_sched_make_plan). false: nothing to do. At most two planned
-// steps may be uncommitted; sequences whose last token is still to come get QN_TOKEN_PENDING.
+// Plans one step into plan (made by qn_sched_make_plan). false: nothing to do (now: while a step is
+// uncommitted there may be more to do after its commit). At most two planned steps may be uncommitted
+// (a third: false); sequences whose last token is still to come get QN_TOKEN_PENDING.
 bool qn_sched_plan(qn_sched *s, double now, qn_step_plan *plan);
 // A plan large enough for any step of this scheduler; free() it.
 qn_step_plan *qn_sched_make_plan(const qn_sched *s);
-// The oldest uncommitted step's results, in the plan's logit-row order.
+// The keys that the plan's rows attend to, averaged over the layers of all groups: what per_key of the
+// step-time model is about.
+double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan);
+// The oldest uncommitted step's results, in the plan's logit-row order [plan->n_logits]. A plan that is
+// not the oldest uncommitted one is ignored. A negative id counts as a row that failed.
 void qn_sched_commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *rows, double now);
 // The step failed as a whole: its sequences end with QN_FINISH_ERROR.
 void qn_sched_commit_failed(qn_sched *s, const qn_step_plan *plan, double now);
@@ -99,15 +112,22 @@ typedef struct qn_sched_seq_info {
     double arrived, first_scheduled, first_token; // seconds; 0: not yet
     int32_t preemptions;
 } qn_sched_seq_info;
+// Knows a request from its add until the first call of add, plan, commit, commit_failed or take_events
+// after its FINISHED event was taken: so it can be asked about while that event is handled.
 bool qn_sched_seq(const qn_sched *s, uint64_t id, qn_sched_seq_info *info);
-// The request in a batch slot; 0: none.
+// The request in a batch slot; 0: none, or one whose FINISHED event was given. A slot changes hands only
+// when every step that it was in has been committed.
 uint64_t qn_sched_slot_id(const qn_sched *s, int32_t slot);
 
 typedef struct qn_sched_stats {
-    int32_t running, waiting;
+    int32_t running; // in a slot
+    int32_t waiting; // in the queue, those preempted included
     int32_t blocks_total[QN_MAX_KV_GROUPS], blocks_used[QN_MAX_KV_GROUPS];
-    int64_t waiting_tokens;
-    uint64_t steps, preemptions, prompt_tokens, generated_tokens;
+    int64_t waiting_tokens; // prompt tokens of those in the queue
+    uint64_t steps;         // committed or failed
+    uint64_t preemptions;
+    uint64_t prompt_tokens; // computed; each once, however often its sequence was preempted
+    uint64_t generated_tokens;
 } qn_sched_stats;
 void qn_sched_stats_get(const qn_sched *s, qn_sched_stats *out);
 

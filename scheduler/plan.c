@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// The policy: what one step holds.
+//
+//   1. Decode. Each running sequence whose prompt is done gets one row, in (priority, arrival) order.
+//      One that needs a block when none is free waits for blocks that come back with the steps under
+//      way, or takes them from the last running sequence behind it (preemption by recompute). Never
+//      from one before it, so the first always moves on; never from one that has been preempted four
+//      times: those have quotas. One that finds nobody behind it waits: its blocks are of no use to
+//      those before it unless they ask for them, and then it is preempted.
+//   2. Prompts that run already, then 3. new ones, share the rows and the time that are left. The first
+//      of them gets at least a block's worth of rows (or what is left of max_rows, which is at least
+//      one, because at most max_rows sequences run): a step full of streams never stops a prompt.
+//
+// Quotas: a sequence is admitted only when all the blocks of its known tokens are free and unpromised;
+// its quota then promises them. So a prompt that was begun never runs out of blocks, two half-done
+// prompts cannot block each other, and preemption comes only from the growth of outputs, for which a
+// watermark is kept free.
+#include "scheduler/state.h"
+
+#include <math.h>
+#include <string.h>
+
+// The sum of min(i + 1, window) for i < n: keys seen by the first n positions.
+static double keys_before(const qn_kv_group *g, int32_t n) {
+    double count = n;
+    if (g->kind != QN_KV_WINDOW || n <= g->window) return count * (count + 1) / 2;
+    double w = g->window;
+    return w * (w + 1) / 2 + (count - w) * w;
+}
+
+double qn_sched_keys(const qn_sched *s, int32_t pos, int32_t rows) {
+    double keys = 0;
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        const qn_kv_group *group = &s->config.groups[g];
+        keys += s->layer_weight[g] * (keys_before(group, pos + rows) - keys_before(group, pos));
+    }
+    return keys;
+}
+
+double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan) {
+    double keys = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
+        keys += qn_sched_keys(s, p->position, p->query_len);
+    }
+    return keys;
+}
+
+// What is left of the step while it is filled.
+typedef struct budget {
+    int32_t rows;
+    bool timed;
+    double seconds;
+    bool prefilled; // some prompt has got rows
+} budget;
+
+static double row_seconds(const qn_sched *s, int32_t pos, int32_t rows) {
+    return s->time_model.per_row * rows + s->time_model.per_key * qn_sched_keys(s, pos, rows);
+}
+
+// Rows that rows and time allow a prompt at position pos.
+static int32_t affordable_rows(const qn_sched *s, const budget *b, int32_t pos, int32_t remaining) {
+    int32_t most = QN_MIN(remaining, b->rows);
+    if (s->config.long_prefill_threshold > 0) {
+        most = QN_MIN(most, s->config.long_prefill_threshold);
+    }
+    if (!b->timed || most <= 0) return most;
+    int32_t lo = 0, hi = most; // the most rows whose time fits
+    while (lo < hi) {
+        int32_t mid = lo + (hi - lo + 1) / 2;
+        if (row_seconds(s, pos, mid) <= b->seconds) {
+            lo = mid;
+        } else {
+            hi = mid - 1;
+        }
+    }
+    int32_t least = b->prefilled ? 0 : QN_MIN(s->config.block_size, most);
+    return QN_MAX(lo, least);
+}
+
+static int32_t watermark(const qn_sched *s, int32_t g) {
+    // A block for each that runs: at the worst they all need one at once, and then not again for
+    // block_size tokens. An eighth of the cache at most.
+    return QN_MIN(s->n_run, s->config.n_blocks[g] / 8);
+}
+
+// Blocks of group g that x may take now.
+static int32_t available(const qn_sched *s, const qn_seq *x, int32_t g) {
+    return s->pools[g].n_free - s->reserved[g] + qn_seq_owed(x, g);
+}
+
+static int32_t blocks_wanted(const qn_sched *s, const qn_seq *x, int32_t g, int32_t rows) {
+    return QN_MAX(0, QN_CEIL_DIV(x->n_planned + rows, s->config.block_size) - x->n_table[g]);
+}
+
+static void take_blocks(qn_sched *s, qn_seq *x, int32_t rows) {
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        int32_t *table = qn_seq_table(s, x, g), owed = qn_seq_owed(x, g);
+        for (int32_t n = blocks_wanted(s, x, g, rows); n > 0; n--) {
+            table[x->n_table[g]++] = qn_block_pool_take(&s->pools[g]);
+        }
+        s->reserved[g] += qn_seq_owed(x, g) - owed;
+    }
+}
+
+// Puts rows of x into the plan; the blocks are there.
+static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int32_t rows,
+                     double now) {
+    int32_t known = x->n_prompt + x->n_output, total = known + x->n_pending;
+    qn_plan_seq *p = &qn_plan_seqs(plan)[plan->n_seqs++];
+    *p = (qn_plan_seq){.slot = x->slot,
+                       .adapter = x->adapter,
+                       .query_start = plan->n_rows,
+                       .query_len = rows,
+                       .position = x->n_planned,
+                       .logit_start = plan->n_logits,
+                       .n_logits = x->n_planned + rows == total};
+    int32_t *tokens = qn_plan_tokens(plan) + plan->n_rows;
+    if (x->n_planned + rows <= known) {
+        memcpy(tokens, x->tokens + x->n_planned, (size_t)rows * sizeof *tokens);
+    } else {
+        tokens[0] = QN_TOKEN_PENDING; // one row: only the last token can be unknown
+    }
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        p->block_start[g] = plan->n_blocks;
+        p->n_blocks[g] = x->n_table[g];
+        memcpy(qn_plan_blocks(plan) + plan->n_blocks, qn_seq_table(s, x, g),
+               (size_t)x->n_table[g] * sizeof(int32_t));
+        // Held only for steps under way, whose results may free it before this step has run.
+        int32_t first = qn_kv_first_visible(&s->config.groups[g], x->n_planned);
+        for (int32_t i = x->first_live[g]; i < first / s->config.block_size; i++) {
+            qn_plan_blocks(plan)[plan->n_blocks + i] = -1;
+        }
+        plan->n_blocks += x->n_table[g];
+    }
+    plan->n_rows += rows;
+    plan->n_logits += p->n_logits;
+    b->rows -= rows;
+    if (b->timed) b->seconds -= row_seconds(s, x->n_planned, rows);
+    if (x->n_planned == 0 && x->preemptions == 0) x->first_scheduled = now;
+    x->n_planned += rows;
+    x->n_pending += p->n_logits;
+    x->in_flight++;
+    if (p->n_logits && x->prefilling) {
+        x->prefilling = false;
+        for (int32_t g = 0; g < s->config.n_groups && !qn_seq_protected(x); g++) {
+            qn_seq_set_quota(s, x, g, 0);
+        }
+    }
+    // Its last token is on its way: nothing is left to plan, and its blocks are as good as free.
+    if (x->n_output + x->n_pending == x->max_output) qn_seq_leave(s, x);
+}
+
+static bool plan_has_room(const qn_sched *s, const qn_step_plan *plan, const qn_seq *x,
+                          int32_t rows) {
+    int64_t blocks = 0;
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        blocks += x->n_table[g] + blocks_wanted(s, x, g, rows);
+    }
+    return plan->n_seqs < plan->cap_seqs && rows <= plan->cap_rows - plan->n_rows &&
+           blocks <= plan->cap_blocks - plan->n_blocks;
+}
+
+// ---- decode ----
+
+// Whether group by group there are blocks for one more row, now or (with drained) when those that end
+// have given theirs back. *window: a group that is short is a window group.
+static bool has_blocks(const qn_sched *s, const qn_seq *x, bool drained, bool *window) {
+    bool enough = true;
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        if (blocks_wanted(s, x, g, 1) <= available(s, x, g) + (drained ? s->draining[g] : 0)) continue;
+        enough = false;
+        *window |= s->config.groups[g].kind == QN_KV_WINDOW;
+    }
+    return enough;
+}
+
+static qn_seq *pick_victim(const qn_sched *s, int32_t index) {
+    for (int32_t i = s->n_run - 1; i > index; i--) {
+        qn_seq *v = &s->seqs[s->run[i]];
+        if (!qn_seq_protected(v)) return v;
+    }
+    return NULL;
+}
+
+// Blocks for one more row of the sequence at run[index], by preemption where needed. False: not now.
+static bool make_room(qn_sched *s, int32_t index) {
+    qn_seq *x = &s->seqs[s->run[index]];
+    bool preempted = false;
+    for (;;) {
+        bool window = false;
+        if (has_blocks(s, x, false, &window)) break;
+        // Blocks may be coming back with the steps under way: from sequences that end, and in a window
+        // group from positions that the window passes. Worth a short wait.
+        bool patient = preempted || x->stalls < QN_SCHED_MAX_STALLS;
+        bool drained = has_blocks(s, x, true, &window);
+        if (s->n_in_flight > 0 && patient && (drained || (window && !preempted))) {
+            x->stalls++;
+            return false;
+        }
+        qn_seq *victim = pick_victim(s, index);
+        if (!victim) return false;
+        victim->preemptions++;
+        s->preemptions++;
+        qn_seq_leave(s, victim);
+        preempted = true;
+    }
+    x->stalls = 0;
+    return true;
+}
+
+static void plan_decodes(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
+    for (int32_t i = 0; i < s->n_run;) {
+        int32_t index = s->run[i];
+        qn_seq *x = &s->seqs[index];
+        if (!x->prefilling && make_room(s, i) && plan_has_room(s, plan, x, 1)) {
+            take_blocks(s, x, 1);
+            add_rows(s, plan, b, x, 1, now);
+        }
+        if (i < s->n_run && s->run[i] == index) i++; // else it left
+    }
+}
+
+// ---- prompts ----
+
+// Rows of x in this step: what the budget and the blocks allow. Only a window group, whose quota may be
+// smaller than the chunk, ever has too few blocks.
+static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_seq *x) {
+    int32_t rows = affordable_rows(s, b, x->n_planned, qn_seq_total(x) - x->n_planned);
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        int32_t spare = s->pools[g].n_free - s->reserved[g] - watermark(s, g);
+        int64_t blocks = (int64_t)x->n_table[g] + qn_seq_owed(x, g) + QN_MAX(0, spare);
+        int64_t covered = blocks * s->config.block_size - x->n_planned;
+        if (covered < rows) rows = (int32_t)covered;
+    }
+    return rows;
+}
+
+static bool plan_chunk(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, double now) {
+    int32_t rows = chunk_rows(s, b, x);
+    if (rows <= 0 || !plan_has_room(s, plan, x, rows)) return false;
+    take_blocks(s, x, rows);
+    add_rows(s, plan, b, x, rows, now);
+    b->prefilled = true;
+    return true;
+}
+
+static void plan_running_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
+    for (int32_t i = 0; i < s->n_run && b->rows > 0;) {
+        int32_t index = s->run[i];
+        if (s->seqs[index].prefilling) plan_chunk(s, plan, b, &s->seqs[index], now);
+        if (i < s->n_run && s->run[i] == index) i++;
+    }
+}
+
+// The blocks that an admission promises. A prompt: those of its known tokens and of one more. After
+// four preemptions: all that it can ever need. In a window group no more than are live at a time, with
+// a chunk in each of two steps under way; chunks are cut to fit.
+static int32_t quota_for(const qn_sched *s, const qn_seq *x, int32_t g) {
+    const qn_kv_group *group = &s->config.groups[g];
+    int32_t most = qn_seq_max_positions(x);
+    int32_t positions = qn_seq_protected(x) ? most : QN_MIN(qn_seq_total(x) + 1, most);
+    int32_t blocks = QN_CEIL_DIV(positions, s->config.block_size);
+    if (group->kind == QN_KV_WINDOW) {
+        int64_t chunk = QN_MAX(s->config.block_size, group->window / 2);
+        int64_t live = QN_MIN((int64_t)group->window - 1 + 2 * chunk, (int64_t)positions);
+        blocks = QN_MIN(blocks, qn_sched_span((int32_t)live, s->config.block_size));
+        blocks = QN_MIN(blocks, s->config.n_blocks[g]);
+    }
+    return blocks;
+}
+
+static bool fits(const qn_sched *s, const qn_seq *x) {
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        if (s->pools[g].n_free - s->reserved[g] < quota_for(s, x, g) + watermark(s, g)) return false;
+    }
+    return true;
+}
+
+static void admit(qn_sched *s, qn_seq *x) {
+    qn_wait_queue_remove(&s->waiting, qn_seq_wait_entry(s, x));
+    s->waiting_tokens -= x->n_prompt;
+    x->state = QN_SEQ_RUNNING;
+    x->prefilling = true;
+    x->stalls = 0;
+    x->slot = s->free_slots[--s->n_free_slots];
+    s->slots[x->slot] = qn_seq_index(s, x);
+    for (int32_t g = 0; g < s->config.n_groups; g++) qn_seq_set_quota(s, x, g, quota_for(s, x, g));
+    int32_t i = s->n_run++;
+    for (; i > 0 && qn_seq_before(x, &s->seqs[s->run[i - 1]]); i--) s->run[i] = s->run[i - 1];
+    s->run[i] = qn_seq_index(s, x);
+}
+
+static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
+    int32_t passed = 0; // waiters that do not fit, now at the front of the queue
+    while (passed < s->waiting.count && passed < QN_SCHED_WAIT_WINDOW && b->rows > 0 &&
+           s->n_run < s->run_cap && s->n_free_slots > 0) {
+        qn_seq *x = &s->seqs[qn_wait_queue_at(&s->waiting, passed)->seq];
+        if (affordable_rows(s, b, 0, qn_seq_total(x)) <= 0) return; // no time left
+        if (!fits(s, x)) {
+            if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
+            passed++;
+            continue;
+        }
+        bool more = true;
+        for (int32_t i = 0; i < passed; i++) {
+            qn_seq *y = &s->seqs[qn_wait_queue_at(&s->waiting, i)->seq];
+            if (++y->overtaken >= QN_SCHED_MAX_OVERTAKEN) more = false;
+        }
+        admit(s, x);
+        if (!plan_chunk(s, plan, b, x, now) || !more) return;
+    }
+}
+
+bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
+    budget b = {.rows = QN_MIN(s->config.max_rows, plan->cap_rows)};
+    b.timed = s->config.max_step_seconds > 0;
+    b.seconds = s->config.max_step_seconds - s->time_model.base;
+    plan_decodes(s, plan, &b, now);
+    plan_running_prompts(s, plan, &b, now);
+    plan_new_prompts(s, plan, &b, now);
+    return plan->n_rows > 0;
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// A simulated engine around the real scheduler: random traffic, a fake device with a shadow of its KV
+// cache, a fake model, a fake clock, all from one seed. After each call it asks the scheduler to check
+// itself, and checks from outside, knowing nothing of the scheduler's insides:
+//  - plans are well formed and within the budgets;
+//  - each KV cell that a row reads was written by the same sequence, for that position, with the token
+//    that belongs there, and blocks of a step under way are given to nobody else;
+//  - each request gets the tokens that it gets alone (the model's next token is a hash of the tokens
+//    that the row can see), each once, from the right row, and exactly one terminal event, the right one;
+//  - nobody starves, nobody is preempted more than four times, nothing is left over at the end.
+#ifndef QN_TESTS_SCHEDULER_SIM_H
+#define QN_TESTS_SCHEDULER_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct sim_totals { // added up over runs
+    uint64_t steps, requests, tokens, preemptions, aborts, errors, stops, lengths, refused;
+    uint64_t lookahead_steps; // planned while another was uncommitted
+    uint64_t stalled;         // running sequences that a step left out
+    uint64_t overtakes;
+} sim_totals;
+
+// One run of about `steps` steps and then until all is finished. False: something is wrong; message
+// says what and at which step.
+bool sim_run(uint64_t seed, int64_t steps, sim_totals *totals, char *message, int message_size);
+
+#endif

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/scheduler/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int argc, char **argv) {
+    uint64_t seed = 1, seeds = 100;
+    int64_t steps = 1000;
+    for (int i = 1; i < argc; i += 2) {
+        uint64_t value = i + 1 < argc ? strtoull(argv[i + 1], NULL, 10) : 0;
+        if (strcmp(argv[i], "--seed") == 0) {
+            seed = value;
+        } else if (strcmp(argv[i], "--seeds") == 0) {
+            seeds = value;
+        } else if (strcmp(argv[i], "--steps") == 0 && value <= INT64_MAX) {
+            steps = (int64_t)value;
+        } else {
+            fprintf(stderr, "usage: sim_scheduler [--seed N] [--seeds N] [--steps N]\n");
+            return 2;
+        }
+    }
+    sim_totals t = {0};
+    char message[512];
+    for (uint64_t i = 0; i < seeds; i++) {
+        if (sim_run(seed + i, steps, &t, message, sizeof message)) continue;
+        fprintf(stderr, "sim_scheduler: seed %" PRIu64 ": %s\n", seed + i, message);
+        fprintf(stderr, "again: sim_scheduler --seed %" PRIu64 " --seeds 1 --steps %" PRId64 "\n",
+                seed + i, steps);
+        return 1;
+    }
+    printf("%" PRIu64 " seeds, %" PRIu64 " steps (%" PRIu64 " looked ahead), %" PRIu64
+           " requests, %" PRIu64 " tokens\n",
+           seeds, t.steps, t.lookahead_steps, t.requests, t.tokens);
+    printf("ended: stop %" PRIu64 ", length %" PRIu64 ", abort %" PRIu64 ", error %" PRIu64
+           "; refused %" PRIu64 "\n",
+           t.stops, t.lengths, t.aborts, t.errors, t.refused);
+    printf("preemptions %" PRIu64 ", stalls %" PRIu64 ", overtakes %" PRIu64 "\n", t.preemptions,
+           t.stalled, t.overtakes);
+    // A simulation that never comes into trouble tests nothing.
+    bool full = seeds >= 100 && steps >= 500;
+    if (full && (!t.stops || !t.lengths || !t.aborts || !t.errors || !t.refused ||
+                 t.preemptions < seeds || t.stalled < seeds || !t.overtakes ||
+                 t.lookahead_steps < t.steps / 8)) {
+        fprintf(stderr, "sim_scheduler: the traffic did not reach every case\n");
+        return 1;
+    }
+    return 0;
+}
