@@ -45,6 +45,9 @@ typedef struct qn_vocab {
 
 // Stores a token; ids may come in any order, holes are UNUSED and empty. Replaces what was there.
 qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_error *err);
+// The same for a string that is already in v->bytes.
+qn_status qn_vocab_place(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs,
+                         qn_error *err);
 // Builds the index; where two ids have one string the lower id is found.
 qn_status qn_vocab_index(qn_vocab *v, qn_error *err);
 int32_t qn_vocab_find(const qn_vocab *v, const char *s, size_t len); // -1: none
@@ -227,6 +230,9 @@ struct qn_tokenizer {
 
 // Allocates with everything "none".
 qn_tokenizer *qn_tokenizer_new(qn_error *err);
+// load_json.c: all but qn_tokenizer_finish, for load_hf.c to add what other files say first.
+qn_status qn_tokenizer_read_json(const char *data, size_t len, const qn_log *log,
+                                 qn_tokenizer **out, qn_error *err);
 // Adds an end id once; a token that is not CONTROL yet becomes it.
 void qn_tokenizer_add_stop(qn_tokenizer *t, int64_t id);
 // After vocab, attributes, bos and eos are set: byte table, added tokens from the attributes (those

@@ -92,6 +92,7 @@ static qn_status add_by_attributes(qn_tokenizer *t, qn_error *err) {
 
 qn_status qn_tokenizer_finish(qn_tokenizer *t, qn_error *err) {
     qn_vocab *v = &t->vocab;
+    if (t->bos < 0 && t->n_prefix > 0) t->bos = t->prefix[0];
     if (t->eos >= 0) qn_tokenizer_add_stop(t, t->eos);
     for (size_t i = 0; i < QN_COUNT(end_names); i++) {
         int32_t id = qn_vocab_find(v, end_names[i], strlen(end_names[i]));

@@ -20,6 +20,10 @@ qn_status qn_tokenizer_from_gguf(const qn_gguf *g, const qn_log *log, qn_tokeniz
 // tokenizer_config.json and generation_config.json for the special tokens.
 qn_status qn_tokenizer_from_hf(const char *dir, const qn_log *log, qn_tokenizer **out,
                                qn_error *err);
+// From the bytes of a tokenizer.json alone (not kept). BOS and EOS are then known only as far as its
+// post-processor and the names of its tokens tell.
+qn_status qn_tokenizer_from_json_memory(const char *data, size_t len, const qn_log *log,
+                                        qn_tokenizer **out, qn_error *err);
 void qn_tokenizer_close(qn_tokenizer *t);
 
 typedef enum qn_token_attr { // bits

@@ -22,27 +22,33 @@ static bool grow(qn_vocab *v, size_t need) {
     return true;
 }
 
-qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_error *err) {
+qn_status qn_vocab_place(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs,
+                         qn_error *err) {
     if (id >= QN_VOCAB_MAX) {
         return qn_fail(err, QN_ERR_LIMIT, "token id %zu is above the limit of %d", id,
                        QN_VOCAB_MAX);
-    }
-    if (text.len > UINT32_MAX - v->bytes.len) {
-        return qn_fail(err, QN_ERR_LIMIT, "the vocabulary's strings are larger than 4 GiB");
     }
     if (!grow(v, id + 1)) return qn_fail(err, QN_ERR_NOMEM, "out of memory for the vocabulary");
     for (; v->n <= id; v->n++) {
         v->off[v->n] = v->len[v->n] = 0;
         v->attrs[v->n] = QN_TOKEN_UNUSED;
     }
-    v->off[id] = (uint32_t)v->bytes.len;
-    v->len[id] = (uint32_t)text.len;
+    v->off[id] = (uint32_t)at;
+    v->len[id] = (uint32_t)len;
     v->attrs[id] = attrs;
-    if (text.len > v->max_len) v->max_len = (uint32_t)text.len;
+    if (len > v->max_len) v->max_len = (uint32_t)len;
+    return QN_OK;
+}
+
+qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_error *err) {
+    size_t at = v->bytes.len;
+    if (at > UINT32_MAX || text.len > UINT32_MAX - at) {
+        return qn_fail(err, QN_ERR_LIMIT, "the vocabulary's strings are larger than 4 GiB");
+    }
     if (!qn_buf_append(&v->bytes, text.data, text.len)) {
         return qn_fail(err, QN_ERR_NOMEM, "out of memory for the vocabulary");
     }
-    return QN_OK;
+    return qn_vocab_place(v, id, at, text.len, attrs, err);
 }
 
 qn_status qn_vocab_index(qn_vocab *v, qn_error *err) {
