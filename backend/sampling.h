@@ -4,9 +4,9 @@
 //
 // 1. Logits that are NaN, or none that is finite, or +inf: status QN_ERR_NUMERIC, id -1.
 // 2. logprobs are of the raw logits: logit - max - log(sum exp(logit - max)), before any filter.
-// 3. Banned ids get -inf.
+// 3. Banned ids get -inf. Where that leaves no finite logit: status QN_ERR_INVALID, id -1.
 // 4. temperature 0 (or top_k 1): the id of the largest logit; the smallest id among equals.
-// 5. Else z = logit / temperature. Filters in this order, each on what the one before left:
+// 5. Else z = logit / temperature, in double, as are all sums. Filters in this order, each on what the one before left:
 //    top_k: the k largest (ties with the k-th stay in by smallest id first);
 //    top_p: the smallest set of most probable ids (softmax of z over what is left, descending, ties
 //           by smallest id first) whose sum >= top_p; min_p: those with prob >= min_p * max prob.

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of one KV head's group of query heads over the paged cache, on 16 lanes (rule 4 of
+// kernels.h). Included after a lanes_*.h, kernels_math.h and kernels_linear.h.
+//
+// A call takes several queries (rows x heads of the group) through each span together, so that K
+// and V stream once. Scores of keys that only some of them see are computed and then masked; values
+// are added for each query over exactly its own keys, so that nothing hidden (stale, or NaN) can
+// reach a result.
+#ifndef QN_CPU_KERNELS_ATTENTION_H
+#define QN_CPU_KERNELS_ATTENTION_H
+
+typedef struct query_state {
+    float max, sum;           // M and L
+    float span_max, span_sum; // m and l
+    int32_t lo, hi;           // its visible keys of the current span; lo > hi: none
+    bool started;
+} query_state;
+
+typedef struct attention_work {
+    const attention_args *a;
+    float *scores;      // [queries][QN_KV_SPAN]
+    float *part, *out;  // [queries][padded]: o of the span, O
+    query_state *state; // [queries]
+    int32_t n_queries, padded;
+} attention_work;
+
+static inline const uint8_t *page_of(const attention_args *a, int32_t key) {
+    return a->pages + (size_t)a->blocks[key / a->block_size] * a->page_bytes;
+}
+
+static inline const float *query_at(const attention_args *a, int32_t q) {
+    return a->q + (size_t)(q / a->n_group) * a->q_stride +
+           (size_t)(q % a->n_group) * (size_t)a->head_dim;
+}
+
+static inline __attribute__((always_inline)) v16 load_kv(const uint8_t *p, size_t i,
+                                                         const bool f16) {
+    return f16 ? v16_load_f16((const uint16_t *)(const void *)p + i)
+               : v16_load((const float *)(const void *)p + i);
+}
+
+// Scores of T queries against S groups of 16 keys starting at key.
+QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const int S, const int T,
+                   const bool f16) {
+    const attention_args *a = w->a;
+    const uint8_t *k[2];
+    const float *q[8];
+    v16 acc[2][8];
+#pragma GCC unroll 2
+    for (int s = 0; s < S; s++) {
+        const int32_t at = key + 16 * s, in_page = at % a->block_size;
+        k[s] = page_of(a, at) + a->k_offset +
+               (size_t)in_page * (size_t)a->head_dim * (f16 ? 2u : 4u);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) {
+        q[t] = query_at(a, query + t);
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++) acc[s][t] = v16_set1(0.0f);
+    }
+    for (int32_t d = 0; d < a->head_dim; d++) {
+        v16 kd[2];
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++) kd[s] = load_kv(k[s], (size_t)d * 16, f16);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) {
+            const v16 qd = v16_set1(q[t][d]);
+#pragma GCC unroll 2
+            for (int s = 0; s < S; s++) acc[s][t] = v16_fma(qd, kd[s], acc[s][t]);
+        }
+    }
+    const v16 scale = v16_set1(a->scale), cap = v16_set1(a->softcap);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) {
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++) {
+            v16 v = v16_mul(acc[s][t], scale);
+            if (a->softcap > 0) v = v16_mul(cap, v16_tanh(v16_div(v, cap)));
+            v16_store(w->scores + (size_t)(query + t) * QN_KV_SPAN +
+                          (size_t)(key % QN_KV_SPAN + 16 * s), v);
+        }
+    }
+}
+
+QN_TILE score_span(const attention_work *w, int32_t lo, int32_t hi, const bool f16) {
+    for (int32_t key = lo & ~15; key <= hi;) {
+        const bool pair = SCORE_SUBS == 2 && key + 16 <= hi;
+        int32_t q = 0;
+        while (q < w->n_queries) {
+            const int32_t left = w->n_queries - q;
+            if (left >= SCORE_QUERIES) {
+                if (pair) score_tile(w, q, key, SCORE_SUBS, SCORE_QUERIES, f16);
+                else score_tile(w, q, key, 1, SCORE_QUERIES, f16);
+                q += SCORE_QUERIES;
+            } else if (left >= 2 && SCORE_QUERIES > 2) {
+                if (pair) score_tile(w, q, key, SCORE_SUBS, 2, f16);
+                else score_tile(w, q, key, 1, 2, f16);
+                q += 2;
+            } else {
+                if (pair) score_tile(w, q, key, SCORE_SUBS, 1, f16);
+                else score_tile(w, q, key, 1, 1, f16);
+                q++;
+            }
+        }
+        key += pair ? 32 : 16;
+    }
+}
+
+// Turns the scores of one query into p (0 for hidden keys of the groups it touches); lo and hi are
+// its keys within the span.
+static void softmax_span(float *scores, int32_t lo, int32_t hi, query_state *state) {
+    const float hidden = -__builtin_inff();
+    v16 m = v16_set1(hidden);
+    for (int32_t i = lo & ~15; i <= hi; i += 16) {
+        v16 s = v16_keep(v16_load(scores + i), lo - i, hi + 1 - i, hidden);
+        v16_store(scores + i, s);
+        m = v16_max(m, s);
+    }
+    state->span_max = v16_hmax(m);
+    const v16 top = v16_set1(state->span_max);
+    v16 l = v16_set1(0.0f);
+    for (int32_t i = lo & ~15; i <= hi; i += 16) {
+        v16 p = v16_exp(v16_sub(v16_load(scores + i), top));
+        v16_store(scores + i, p);
+        l = v16_add(l, p);
+    }
+    state->span_sum = v16_hsum(l);
+}
+
+// part[query + t] += p * V over keys lo..hi ascending, for T queries and N vectors of the head.
+QN_TILE value_tile(const attention_work *w, int32_t query, int32_t lo, int32_t hi, int32_t d,
+                   const int T, const int N, const bool f16) {
+    const attention_args *a = w->a;
+    v16 acc[4][4];
+    float *part = w->part + (size_t)query * (size_t)w->padded + d;
+    const float *p = w->scores + (size_t)query * QN_KV_SPAN;
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) {
+            acc[t][n] = v16_load(part + (size_t)t * (size_t)w->padded + n * 16);
+        }
+    }
+    for (int32_t key = lo; key <= hi;) {
+        const int32_t in_page = key % a->block_size;
+        const int32_t end = QN_MIN(hi, key + (a->block_size - in_page) - 1);
+        const uint8_t *v = page_of(a, key) + a->v_offset;
+        size_t at = (size_t)in_page * (size_t)w->padded + (size_t)d;
+        for (; key <= end; key++, at += (size_t)w->padded) {
+            v16 vn[4];
+#pragma GCC unroll 4
+            for (int n = 0; n < N; n++) vn[n] = load_kv(v, at + (size_t)n * 16, f16);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) {
+                const v16 pt = v16_set1(p[(size_t)t * QN_KV_SPAN + (size_t)(key % QN_KV_SPAN)]);
+#pragma GCC unroll 4
+                for (int n = 0; n < N; n++) acc[t][n] = v16_fma(pt, vn[n], acc[t][n]);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) {
+            v16_store(part + (size_t)t * (size_t)w->padded + n * 16, acc[t][n]);
+        }
+    }
+}
+
+QN_TILE value_keys(const attention_work *w, int32_t query, int32_t lo, int32_t hi, const int T,
+                   const bool f16) {
+    if (lo > hi) return;
+    int32_t d = 0;
+    for (; d + 16 * VALUE_VECTORS <= w->padded; d += 16 * VALUE_VECTORS) {
+        value_tile(w, query, lo, hi, d, T, VALUE_VECTORS, f16);
+    }
+    for (; d < w->padded; d += 16) value_tile(w, query, lo, hi, d, T, 1, f16);
+}
+
+QN_TILE value_span(const attention_work *w, const bool f16) {
+    memset(w->part, 0, (size_t)w->n_queries * (size_t)w->padded * sizeof(float));
+    int32_t q = 0;
+    for (; q + VALUE_QUERIES <= w->n_queries; q += VALUE_QUERIES) {
+        // Together over the keys that all of them see, each alone before and after.
+        int32_t lo = w->state[q].lo, hi = w->state[q].hi;
+        for (int32_t t = 1; t < VALUE_QUERIES; t++) {
+            lo = QN_MAX(lo, w->state[q + t].lo);
+            hi = QN_MIN(hi, w->state[q + t].hi);
+        }
+        if (lo > hi) {
+            for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
+                value_keys(w, t, w->state[t].lo, w->state[t].hi, 1, f16);
+            }
+            continue;
+        }
+        for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
+            value_keys(w, t, w->state[t].lo, lo - 1, 1, f16);
+        }
+        value_keys(w, q, lo, hi, VALUE_QUERIES, f16);
+        for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
+            value_keys(w, t, hi + 1, w->state[t].hi, 1, f16);
+        }
+    }
+    for (; q < w->n_queries; q++) {
+        value_keys(w, q, w->state[q].lo, w->state[q].hi, 1, f16);
+    }
+}
+
+static float exp_one(float x) {
+    float t[16];
+    v16_store(t, v16_exp(v16_set1(x)));
+    return t[0];
+}
+
+// Merges the span's (m, l, o) into the query's (M, L, O).
+static void merge_span(const attention_work *w, int32_t q) {
+    query_state *s = &w->state[q];
+    float *out = w->out + (size_t)q * (size_t)w->padded;
+    const float *part = w->part + (size_t)q * (size_t)w->padded;
+    if (!s->started) {
+        s->started = true;
+        s->max = s->span_max;
+        s->sum = s->span_sum;
+        memcpy(out, part, (size_t)w->padded * sizeof(float));
+        return;
+    }
+    const float top = s->max > s->span_max ? s->max : s->span_max;
+    const float a = exp_one(s->max - top), b = exp_one(s->span_max - top);
+    s->max = top;
+    s->sum = fmaf(s->span_sum, b, s->sum * a);
+    const v16 va = v16_set1(a), vb = v16_set1(b);
+    for (int32_t d = 0; d < w->padded; d += 16) {
+        v16_store(out + d, v16_fma(v16_load(part + d), vb, v16_mul(v16_load(out + d), va)));
+    }
+}
+
+static void attention_rows(const attention_args *a) {
+    attention_work w = {.a = a, .n_queries = a->n_rows * a->n_group,
+                        .padded = round_up16(a->head_dim)};
+    const size_t n = (size_t)w.n_queries, row = (size_t)w.padded;
+    w.scores = a->scratch;
+    w.part = w.scores + n * QN_KV_SPAN;
+    w.out = w.part + n * row;
+    w.state = (query_state *)(void *)(w.out + n * row);
+    for (int32_t q = 0; q < w.n_queries; q++) w.state[q] = (query_state){0};
+    const int32_t last = a->pos + a->n_rows - 1;
+    const int32_t first = a->window && a->pos >= a->window ? a->pos - a->window + 1 : 0;
+    for (int32_t span = first / QN_KV_SPAN * QN_KV_SPAN; span <= last; span += QN_KV_SPAN) {
+        const int32_t lo = QN_MAX(span, first), hi = QN_MIN(span + QN_KV_SPAN - 1, last);
+        if (a->f16) score_span(&w, lo, hi, true);
+        else score_span(&w, lo, hi, false);
+        for (int32_t q = 0; q < w.n_queries; q++) {
+            query_state *s = &w.state[q];
+            const int32_t pos = a->pos + q / a->n_group;
+            s->lo = QN_MAX(span, a->window && pos >= a->window ? pos - a->window + 1 : 0);
+            s->hi = QN_MIN(hi, pos);
+            if (s->lo > s->hi) continue;
+            softmax_span(w.scores + (size_t)q * QN_KV_SPAN, s->lo - span, s->hi - span, s);
+        }
+        if (a->f16) value_span(&w, true);
+        else value_span(&w, false);
+        for (int32_t q = 0; q < w.n_queries; q++) {
+            if (w.state[q].lo <= w.state[q].hi) merge_span(&w, q);
+        }
+    }
+    for (int32_t q = 0; q < w.n_queries; q++) {
+        float *y = a->out + (size_t)(q / a->n_group) * a->out_stride +
+                   (size_t)(q % a->n_group) * (size_t)a->head_dim;
+        const v16 sum = v16_set1(w.state[q].sum);
+        for (int32_t d = 0; d < a->head_dim; d += 16) {
+            const int left = QN_MIN(16, a->head_dim - d);
+            v16_store_n(y + d, v16_div(v16_load(w.out + (size_t)q * row + d), sum), left);
+        }
+    }
+}
+
+#endif
