@@ -188,8 +188,10 @@ qn_status qn_json_pre_tokenizer(qn_tokenizer *t, const json_t *part, qn_error *e
         return add_pattern(t, "\\s", QN_PRE_REMOVED, false, err);
     }
     if (!strcmp(type, "Whitespace")) {
-        return add_pattern(t, "\\w+|[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\s]+", QN_PRE_REMOVED,
-                           true, err);
+        // Here \w is that of Unicode's own recommendation (UTS 18), not Oniguruma's.
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+        return add_pattern(t, "[" WORD "]+|[^" WORD "\\s]+", QN_PRE_REMOVED, true, err);
+#undef WORD
     }
     return unknown("pre-tokenizer", type, err);
 }
