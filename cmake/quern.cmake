@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Build helpers: one static library per folder, tests, fuzz targets.
 
-set(QN_C_FLAGS -Wall -Wextra -Wshadow -Wconversion -Wno-format-truncation -fno-math-errno -ffp-contract=off
+set(QN_C_FLAGS -Wall -Wextra -Wshadow -Wconversion
+    $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation> -fno-math-errno -ffp-contract=off
     -fno-strict-aliasing -fvisibility=hidden)
 if(QN_WERROR)
   list(APPEND QN_C_FLAGS -Werror)
