@@ -69,6 +69,7 @@ static double read_float(reader *r, const char *name, double fallback) {
 static void read_rope_scaling(reader *r, qn_rope_desc *rope, int32_t context) {
     char key[192];
     qn_str type = QN_STR("none");
+    if (r->status != QN_OK) return;
     full_key(r, "rope.scaling.type", key, sizeof key);
     if (qn_gguf_find(r->g, key)) r->status = qn_gguf_get_str(r->g, key, &type, r->err);
     if (r->status != QN_OK) return;
