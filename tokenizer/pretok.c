@@ -9,10 +9,10 @@
 enum { MATCH_LIMIT = 20 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024, MAX_PATTERN = 16 * 1024 };
 
 // What Oniguruma (which the patterns are written for) and PCRE2 read differently: \s is the property
-// White_Space (PCRE2 adds U+180E), \w has marks and connectors (and Latin-1's superscript digits and fractions), \h is a hexadecimal digit, classes
-// nest and intersect.
+// White_Space (PCRE2 adds U+180E), \w has marks, connectors and a few numbers of Latin-1, \h is a
+// hexadecimal digit, classes nest and intersect.
 static qn_status translate(const char *p, size_t len, qn_buf *out, qn_error *err) {
-    static const char word[] = 
+    static const char word[] =
         "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
     bool in_class = false;
     for (size_t i = 0; i < len; i++) {
