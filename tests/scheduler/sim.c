@@ -35,8 +35,10 @@ typedef struct request {
     qn_finish finish;
     int32_t stop_id;
     bool started;        // was in a plan
+    int32_t goal;        // rows before it are of the prompt, or of outputs computed again
     int32_t next_pos;    // where its next row must be, unless preempted
     int32_t preemptions; // as of its last row
+    int32_t seen_preemptions;
     int32_t overtaken;
     int32_t n_idle; // plans since its last row, while in a slot
     double arrived;
@@ -299,12 +301,72 @@ static void mark_owners(sim *m) {
 
 static bool check_admission(sim *m, request *r) {
     r->started = true;
+    for (int32_t i = 0; i < m->n_live && m->ample; i++) {
+        const request *o = m->live[i];
+        if (o->started || o->over) continue;
+        EXPECT(o->priority > r->priority || (o->priority == r->priority && o->uid > r->uid),
+               "admitted out of order though all fits");
+    }
     if (!m->one_priority) return true;
     for (int32_t i = 0; i < m->n_live; i++) {
         request *o = m->live[i];
         if (o->started || o->over || o->uid >= r->uid) continue;
         m->totals->overtakes++;
         EXPECT(++o->overtaken <= MAX_OVERTAKEN, "a waiter was overtaken too often");
+    }
+    return true;
+}
+
+// Whoever was preempted by the last plan, somebody before it runs on.
+static bool check_victims(sim *m) {
+    for (int32_t i = 0; i < m->n_live; i++) {
+        request *r = m->live[i];
+        qn_sched_seq_info info;
+        EXPECT(qn_sched_seq(m->s, r->id, &info), "a live request is unknown");
+        EXPECT(info.preemptions <= MAX_PREEMPTIONS, "%d preemptions", info.preemptions);
+        if (r->over || info.preemptions == r->seen_preemptions) continue;
+        EXPECT(info.preemptions == r->seen_preemptions + 1, "preempted twice in a step");
+        r->seen_preemptions = info.preemptions;
+        bool better = false;
+        for (int32_t k = 0; k < m->n_live && !better; k++) {
+            const request *o = m->live[k];
+            qn_sched_seq_info its;
+            better = o != r && !o->over && qn_sched_seq(m->s, o->id, &its) && its.slot >= 0 &&
+                     (o->priority < r->priority || (o->priority == r->priority && o->uid < r->uid));
+        }
+        EXPECT(better && !m->ample, "the first was preempted");
+    }
+    return true;
+}
+
+// Rows and slots are used while somebody can use them.
+static bool check_conserving(sim *m, const flight *f, bool has_window) {
+    const qn_step_plan *plan = f->plan;
+    const qn_sched_config *c = &m->config;
+    int32_t streams = 0, remaining = 0, got = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
+        request *r = find_uid(m, f->uids[i]);
+        if (p->position >= r->goal) {
+            streams++;
+            continue;
+        }
+        if (remaining == 0) {
+            remaining = r->goal - p->position;
+            got = p->query_len;
+        }
+        EXPECT(c->max_step_seconds > 0 || has_window || plan->n_rows == c->max_rows ||
+                   r->next_pos == r->goal || p->query_len == c->long_prefill_threshold,
+               "%d rows of %d, and a prompt has more", plan->n_rows, c->max_rows);
+    }
+    int32_t least = QN_MIN(QN_MIN(c->block_size, remaining), c->max_rows - streams);
+    if (c->long_prefill_threshold > 0) least = QN_MIN(least, c->long_prefill_threshold);
+    EXPECT(has_window || got >= least, "the first prompt got %d rows, not %d", got, least);
+    qn_sched_stats stats;
+    qn_sched_stats_get(m->s, &stats);
+    if (m->ample && c->max_step_seconds == 0 && stats.waiting > 0) {
+        EXPECT(plan->n_rows == c->max_rows || stats.running >= QN_MIN(c->max_seqs, c->max_rows),
+               "%d wait, %d run, %d rows", stats.waiting, stats.running, plan->n_rows);
     }
     return true;
 }
@@ -318,7 +380,7 @@ static bool check_plan(sim *m, flight *f) {
     EXPECT(plan->n_seqs <= c->max_seqs, "%d sequences", plan->n_seqs);
     mark_owners(m);
     double seconds = m->model.base, keys = 0;
-    int32_t prompts = 0, prompt_rows = 0, first_prompt_rows = 0;
+    int32_t prompts = 0, prompt_rows = 0;
     bool in_slot[MAX_STEP_SEQS] = {false};
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
@@ -340,17 +402,18 @@ static bool check_plan(sim *m, flight *f) {
         } else {
             EXPECT(p->position == r->next_pos, "row at %d, not %d", p->position, r->next_pos);
         }
+        int32_t known = r->n_prompt + r->n_done;
+        if (p->position == 0) r->goal = known;
         r->next_pos = p->position + p->query_len;
         r->n_idle = 0;
-        int32_t known = r->n_prompt + r->n_done;
         int32_t pending = r->next_pos > known;
         EXPECT(!pending || p->query_len == 1, "unknown tokens in a chunk");
         EXPECT(r->next_pos <= r->n_prompt + r->max_output - 1, "rows after the last token");
         EXPECT(p->n_logits == (r->next_pos >= known), "%d logit rows at %d of %d", p->n_logits,
                r->next_pos, known);
-        bool surely_prompt = p->position < r->n_prompt || p->query_len > 1 || p->n_logits == 0;
-        if (surely_prompt) {
-            if (prompts++ == 0) first_prompt_rows = p->query_len;
+        EXPECT(p->position < r->goal || p->query_len == 1, "a stream with %d rows", p->query_len);
+        if (p->position < r->goal) {
+            prompts++;
             prompt_rows += p->query_len;
             EXPECT(c->long_prefill_threshold == 0 || p->query_len <= c->long_prefill_threshold,
                    "a chunk of %d rows", p->query_len);
@@ -364,8 +427,8 @@ static bool check_plan(sim *m, flight *f) {
     seconds += m->model.per_row * plan->n_rows + m->model.per_key * keys;
     if (c->max_step_seconds > 0 && seconds > c->max_step_seconds * 1.000001) {
         EXPECT(prompts <= 1 && prompt_rows <= c->block_size,
-               "%d prompts with %d rows (first %d) in a step of %g s, at most %g", prompts,
-               prompt_rows, first_prompt_rows, seconds, c->max_step_seconds);
+               "%d prompts with %d rows in a step of %g s, at most %g", prompts, prompt_rows, seconds,
+               c->max_step_seconds);
     }
     // Who was left out? A prompt under way gets something in every step, and with blocks for all a
     // stream gets its row.
@@ -378,25 +441,26 @@ static bool check_plan(sim *m, flight *f) {
         qn_sched_seq_info info;
         EXPECT(qn_sched_seq(m->s, r->id, &info), "a request in a slot is unknown");
         if (info.preemptions > r->preemptions) continue; // on its way out
-        int32_t known = r->n_prompt + r->n_done;
         if (r->next_pos == r->n_prompt + r->max_output - 1) continue; // its last token is to come
         m->totals->stalled++;
-        if (r->next_pos < known - 1 || r->next_pos < r->n_prompt) {
+        if (r->next_pos < r->goal) {
             stopped_prompts++;
         } else {
             EXPECT(!m->ample, "a stream was left out");
         }
         EXPECT(++r->n_idle < c->max_seqs * c->max_len * 4 + 100, "a running sequence starves");
     }
-    EXPECT(stopped_prompts == 0 || prompts > 0 || has_window, "a prompt got nothing");
-    return true;
+    // In a window group the blocks for the next chunk may be those of the chunk under way.
+    EXPECT(stopped_prompts == 0 || prompts > 0 || (has_window && m->n_flights > 0),
+           "a prompt got nothing");
+    return check_conserving(m, f, has_window);
 }
 
 static bool plan_step(sim *m, bool *planned) {
     flight *f = &m->flights[m->n_flights];
     m->n_calls++;
     *planned = qn_sched_plan(m->s, m->now, f->plan);
-    if (!check(m, "plan")) return false;
+    if (!check(m, "plan") || !check_victims(m)) return false;
     if (!*planned) {
         EXPECT(f->plan->n_rows == 0, "rows in a plan that is none");
         return true;
