@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/commands.h"
+
+#include "base/checked.h"
+#include "cli/engine_flags.h"
+#include "server/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct options {
+    const char *host, *metrics_prefix;
+    qn_flag_list names, keys;
+    int64_t port, io_threads, max_logprobs;
+    double shutdown_timeout;
+    bool protect_metrics, log_requests, quiet;
+} options;
+
+static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
+    const qn_engine_info *info = qn_engine_get_info(e);
+    const qn_server_options so = {
+        .engine = e,
+        .host = o->host,
+        .port = (int32_t)o->port,
+        .model_names = o->names.items,
+        .n_model_names = o->names.n,
+        .api_keys = o->keys.items,
+        .n_api_keys = o->keys.n,
+        .protect_metrics = o->protect_metrics,
+        .io_threads = (int32_t)o->io_threads,
+        .max_queued = (int32_t)f->max_num_queued_reqs,
+        .max_logprobs = (int32_t)o->max_logprobs,
+        .shutdown_timeout = o->shutdown_timeout > 0 ? o->shutdown_timeout : -1,
+        .metrics_prefix = o->metrics_prefix,
+        .version = QN_VERSION,
+        .log_requests = o->log_requests,
+        .handle_signals = true,
+        .log = &f->log,
+    };
+    qn_server *s;
+    qn_error err = {0};
+    if (qn_server_create(&so, &s, &err) != QN_OK) {
+        qn_cli_error("%s", err.message);
+        return 1;
+    }
+    bool v6 = strchr(o->host, ':') != NULL;
+    qn_logf(&f->log, QN_LOG_INFO, "serving %s at http://%s%s%s:%d/v1",
+            o->names.n ? o->names.items[0] : info->name, v6 ? "[" : "", o->host, v6 ? "]" : "",
+            qn_server_port(s));
+    qn_status st = qn_server_run(s, &err);
+    if (st != QN_OK) qn_cli_error("%s", err.message);
+    qn_server_destroy(s);
+    return st == QN_OK ? 0 : 1;
+}
+
+int qn_cli_serve(int argc, char **argv) {
+    options o = {.host = "127.0.0.1", .port = 8000, .metrics_prefix = "vllm:", .io_threads = 1,
+                 .max_logprobs = 20, .shutdown_timeout = 30};
+    qn_engine_flags engine;
+    qn_engine_flags_init(&engine);
+    qn_flag flags[11 + QN_ENGINE_FLAG_COUNT] = {
+        {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
+        {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
+        {"served-model-name", 0, QN_FLAG_LIST, &o.names, "NAME",
+         "names that requests may use, several allowed (default: the model's)", 0, 0},
+        {"api-key", 0, QN_FLAG_LIST, &o.keys, "KEY",
+         "keys that requests must bring (better: QUERN_API_KEY in the environment)", 0, 0},
+        {"protect-metrics", 0, QN_FLAG_BOOL, &o.protect_metrics, NULL, "/metrics asks for a key too",
+         0, 0},
+        {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "HTTP event loops", 1, 64},
+        {"max-logprobs", 0, QN_FLAG_INT, &o.max_logprobs, "N", "most top_logprobs of a request", 1,
+         QN_MAX_TOP_LOGPROBS},
+        {"shutdown-timeout", 0, QN_FLAG_FLOAT, &o.shutdown_timeout, "SECONDS",
+         "time for running requests after SIGTERM", 0, 86400},
+        {"metrics-prefix", 0, QN_FLAG_TEXT, &o.metrics_prefix, "TEXT", "of the metrics' names", 0, 0},
+        {"enable-log-requests", 0, QN_FLAG_BOOL, &o.log_requests, NULL, "a log line a request", 0, 0},
+        {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
+    };
+    qn_engine_flags_table(&engine, flags + 11);
+    const qn_flag_set set = {
+        .command = "serve",
+        .usage = "quern serve MODEL [options]",
+        .about = "Serves a model over HTTP with the OpenAI API. MODEL is a GGUF file or a Hugging Face\n"
+                 "directory. SIGTERM (or Ctrl-C) finishes what runs; a second one ends at once.",
+        .examples = "  quern serve model.gguf\n"
+                    "  quern serve model.gguf --port 9000 --served-model-name my-model\n",
+        .flags = flags,
+        .n_flags = QN_COUNT(flags),
+        .environment = true,
+    };
+    const char *model = NULL;
+    size_t n = 0;
+    int rc = qn_flags_parse(&set, argc, argv, &model, 1, &n);
+    if (rc >= 0) return rc;
+    if (n != 1) {
+        qn_cli_error("serve needs a model");
+        fprintf(stderr, "quern: see 'quern serve --help'\n");
+        return 2;
+    }
+    engine.verbose = !o.quiet;
+    qn_engine *e = NULL;
+    rc = qn_engine_flags_open(&engine, model, &e);
+    if (rc == 0) rc = serve(e, &engine, &o);
+    qn_engine_close(e);
+    qn_engine_flags_free(&engine);
+    return rc;
+}
