@@ -170,7 +170,8 @@ static void text_metadata(report *r) {
     json_t *value;
     json_t *config = r->hf ? r->hf->config : NULL;
     json_object_foreach(config, key, value) {
-        char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
+        char *dump =
+            json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
         qn_buf name = {0};
         qn_buf_visible(&name, key, strlen(key), false);
         qn_buf_printf(&r->out, "  %-42s ", name.data ? name.data : "");

@@ -87,6 +87,8 @@ qn_status qn_gguf_read_tensor(const qn_gguf *g, const qn_gguf_tensor *t, uint64_
 void qn_gguf_release_tensor(const qn_gguf *g, const qn_gguf_tensor *t);
 
 // Writer: metadata first, then all tensor headers, then the data in the same order.
+// Keys and names are the caller's to keep unique; values are copied. A put or add that fails is
+// remembered and reported by begin_data.
 typedef struct qn_gguf_writer qn_gguf_writer;
 qn_status qn_gguf_writer_open(const char *path, qn_gguf_writer **out, qn_error *err);
 void qn_gguf_put_u32(qn_gguf_writer *w, const char *key, uint32_t v);

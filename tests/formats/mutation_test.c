@@ -140,6 +140,34 @@ static void gguf(void **state) {
     free(data);
 }
 
+// Every prefix of the file: a cut in the metadata or in a tensor is an error, one in the padding
+// after the last tensor is not.
+static void every_length(void **state) {
+    (void)state;
+    char path[600];
+    char *data;
+    size_t size;
+    qn_error err = {0};
+    write_sample_gguf(temp_path(path, sizeof path, "sample.gguf"));
+    assert_int_equal(qn_os_read_file(path, 1 << 20, &data, &size, &err), QN_OK);
+    qn_gguf *g;
+    assert_int_equal(qn_gguf_open(path, &g, &err), QN_OK);
+    const qn_gguf_tensor *last = qn_gguf_tensor_at(g, qn_gguf_tensor_count(g) - 1);
+    size_t needed = (size_t)(last->offset + last->size);
+    qn_gguf_close(g);
+    for (size_t n = 0; n <= size; n++) {
+        uint8_t *exact = malloc(n ? n : 1);
+        assert_non_null(exact);
+        memcpy(exact, data, n);
+        err = (qn_error){0};
+        qn_status st = walk_gguf(exact, n, &err);
+        assert_int_equal(st, n < needed ? QN_ERR_FORMAT : QN_OK);
+        if (st != QN_OK) one_line(&err, st, "walked.gguf: ");
+        free(exact);
+    }
+    free(data);
+}
+
 static const char safetensors_head[] =
     "{\"__metadata__\":{\"format\":\"pt\"},"
     "\"model.embed_tokens.weight\":{\"dtype\":\"F32\",\"shape\":[4,8],\"data_offsets\":[0,128]},"
@@ -175,7 +203,8 @@ static void safetensors(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf), cmocka_unit_test(safetensors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf), cmocka_unit_test(every_length),
+                                       cmocka_unit_test(safetensors)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     temp_clean();
     return failed;
