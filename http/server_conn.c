@@ -171,7 +171,7 @@ static void finish_exchange(qn_http_conn *c, bool complete) {
 static void conn_free(qn_http_conn *c) {
     qn_http_server *s = c->server;
     bool in_exchange = c->state == C_HEAD || c->state == C_BODY || c->state == C_WAIT;
-    bool tell = c->handed_over && peer_waits(c);
+    bool tell = c->handed_over && c->state == C_WAIT;
     c->dead = true;
     if (tell && s->handlers.on_close) s->handlers.on_close(s->handlers.user, c);
     if (in_exchange) finish_exchange(c, false);

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of server/ share. Ownership: qn_server owns the loops; a loop owns its connections
+// and, through them, the generations; only the loop's own thread touches them. What several threads
+// touch is const after start, or atomic (phase, metrics).
+#ifndef QN_SERVER_INTERNAL_H
+#define QN_SERVER_INTERNAL_H
+
+#include "server/metrics.h"
+#include "server/prompt.h"
+#include "server/request.h"
+#include "server/server.h"
+
+#include <stdatomic.h>
+
+enum {
+    QN_SERVER_MAX_LOOPS = 64,
+    QN_SERVER_MAX_LIVE = 8192, // engine requests that one loop may have at a time
+};
+
+typedef enum qn_phase { QN_PHASE_SERVE, QN_PHASE_DRAIN, QN_PHASE_STOP } qn_phase;
+
+typedef struct qn_generation qn_generation;
+typedef struct qn_choice qn_choice;
+
+// Engine handle -> choice; open addressing with linear probing, fixed size.
+typedef struct qn_handle_map {
+    struct {
+        uint64_t handle; // 0: empty
+        qn_choice *choice;
+    } *slots;
+    size_t mask, count;
+} qn_handle_map;
+bool qn_handle_map_init(qn_handle_map *m, size_t capacity);
+void qn_handle_map_free(qn_handle_map *m);
+bool qn_handle_map_put(qn_handle_map *m, uint64_t handle, qn_choice *choice); // false: full
+qn_choice *qn_handle_map_get(const qn_handle_map *m, uint64_t handle);        // NULL: none
+void qn_handle_map_remove(qn_handle_map *m, uint64_t handle);
+
+typedef struct qn_loop {
+    struct qn_server *server;
+    int index;
+    struct event_base *base;
+    qn_http_server *http;
+    qn_mailbox mailbox; // its descriptor also wakes the loop when the phase changes
+    struct event *wake, *drain_tick, *log_tick, *sigterm, *sigint;
+    qn_thread thread;
+    qn_handle_map live;
+    qn_generation *generations; // all of this loop's
+    qn_phase phase;             // as far as this loop has acted on it
+    uint64_t deadline_ns;       // of the drain
+    qn_buf scratch, piece;      // for whoever runs; never kept across callbacks
+    uint64_t id_key, id_count;  // names for requests
+    qn_engine_stats logged;     // at the last periodic line
+    uint64_t logged_ns;
+} qn_loop;
+
+struct qn_server {
+    qn_server_options options; // its pointers are to copies below
+    qn_engine *engine;
+    const qn_engine_info *info;
+    qn_request_limits limits;
+    char **names;
+    size_t n_names;
+    uint8_t (*keys)[32]; // SHA-256 of each API key
+    size_t n_keys;
+    char *version, *prefix;
+    qn_metrics *metrics;
+    int listen_fd;
+    uint16_t port;
+    bool loopback;
+    int64_t started; // seconds since 1970
+    qn_loop *loops;
+    size_t n_loops;
+    atomic_int phase;
+    qn_wakeup stop; // written by qn_server_stop, watched by the first loop
+    struct event *stop_event;
+};
+
+// ---- routes.c
+extern const char *const qn_route_handlers[]; // names for metrics; [0] is "none"
+size_t qn_route_handler_count(void);
+void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head);
+void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn_str body);
+void qn_routes_format_error(void *loop, int status, const char *reason, qn_buf *body);
+void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *outcome);
+// Answers with an error.
+void qn_respond_error(qn_loop *l, qn_http_conn *c, const qn_api_error *err);
+void qn_respond_json(qn_http_conn *c, const qn_buf *body);
+// The served name that the request means; NULL with *err if it is none of ours. NULL name: the first.
+const char *qn_server_model(const struct qn_server *s, const char *name, qn_api_error *err);
+bool qn_server_healthy(struct qn_server *s, const char **why);
+bool qn_key_hash(const char *key, size_t len, uint8_t out[32]);
+// 32 hexadecimal digits and a NUL.
+void qn_loop_name(qn_loop *l, char out[33]);
+
+// ---- generate.c
+// Takes a request from its body to the engine; answers at once where that fails.
+void qn_generate(qn_loop *l, qn_http_conn *c, bool chat, qn_str body);
+void qn_generate_close(void *loop, qn_http_conn *c);    // the client left
+void qn_generate_writable(void *loop, qn_http_conn *c); // there is room for output again
+void qn_generate_ready(qn_loop *l, uint64_t handle);    // the engine has something to read
+// Ends all of the loop's generations with an error (at the end of a drain).
+void qn_generate_abort_all(qn_loop *l);
+
+#endif

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// The JSON of answers: OpenAI's shapes, written straight into a buffer.
+#include "server/generation.h"
+
+#include "base/utf8.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static void json_str(qn_buf *out, const char *s) { qn_buf_json_string(out, s, strlen(s)); }
+
+static void json_text(qn_buf *out, const qn_buf *text) {
+    qn_buf_json_string(out, text->data ? text->data : "", text->len);
+}
+
+// JSON has no infinity: what has no probability gets the value that vLLM gives it.
+static void json_logprob(qn_buf *out, float lp) {
+    qn_buf_printf(out, "%.9g", isfinite(lp) ? (double)lp : -9999.0);
+}
+
+static void token_bytes(const qn_choice *c, int32_t id, qn_buf *scratch) {
+    qn_buf_clear(scratch);
+    qn_token_bytes(c->gen->loop->server->info->tokenizer, id, true, scratch);
+}
+
+static void json_bytes(qn_buf *out, const qn_buf *bytes) {
+    qn_buf_putc(out, '[');
+    for (size_t i = 0; i < bytes->len; i++) {
+        qn_buf_printf(out, i ? ",%u" : "%u", (unsigned)(unsigned char)bytes->data[i]);
+    }
+    qn_buf_putc(out, ']');
+}
+
+static void chat_entry(qn_choice *c, int32_t id, float lp, qn_buf *out, qn_buf *scratch) {
+    token_bytes(c, id, scratch);
+    qn_buf_puts(out, "{\"token\":");
+    json_text(out, scratch);
+    qn_buf_puts(out, ",\"logprob\":");
+    json_logprob(out, lp);
+    qn_buf_puts(out, ",\"bytes\":");
+    json_bytes(out, scratch);
+}
+
+static void chat_token(qn_choice *c, const qn_token_event *e, qn_buf *scratch) {
+    qn_buf *out = &c->logprobs.a;
+    if (out->len) qn_buf_putc(out, ',');
+    chat_entry(c, e->id, e->logprob, out, scratch);
+    qn_buf_puts(out, ",\"top_logprobs\":[");
+    for (int32_t i = 0; i < e->n_top; i++) {
+        if (i) qn_buf_putc(out, ',');
+        chat_entry(c, e->top_ids[i], e->top_logprobs[i], out, scratch);
+        qn_buf_putc(out, '}');
+    }
+    qn_buf_puts(out, "]}");
+}
+
+// Characters, as text offsets count them: malformed bytes become one character each.
+static size_t count_chars(const qn_buf *b) {
+    size_t n = 0;
+    for (size_t i = 0; i < b->len; n++) {
+        uint32_t cp;
+        size_t k = qn_utf8_decode(b->data + i, b->len - i, &cp);
+        i += k ? k : 1;
+    }
+    return n;
+}
+
+static void completion_token(qn_choice *c, const qn_token_event *e, qn_buf *scratch) {
+    qn_logprob_text *l = &c->logprobs;
+    const char *comma = l->a.len ? "," : "";
+    token_bytes(c, e->id, scratch);
+    qn_buf_puts(&l->a, comma);
+    json_text(&l->a, scratch);
+    qn_buf_printf(&l->offsets, "%s%zu", comma, l->chars);
+    l->chars += count_chars(scratch);
+    qn_buf_puts(&l->probs, comma);
+    json_logprob(&l->probs, e->logprob);
+    qn_buf_puts(&l->tops, comma);
+    if (c->gen->request->n_logprobs == 0) {
+        qn_buf_puts(&l->tops, "null");
+        return;
+    }
+    // An object by text: of tokens that read the same the likeliest stays; the sampled one is added.
+    qn_buf seen = {0};
+    qn_buf_putc(&l->tops, '{');
+    bool sampled = false;
+    size_t n = 0;
+    for (int32_t i = 0; i <= e->n_top; i++) {
+        if (i == e->n_top && sampled) break;
+        int32_t id = i < e->n_top ? e->top_ids[i] : e->id;
+        sampled = sampled || id == e->id;
+        token_bytes(c, id, scratch);
+        qn_buf key = {0};
+        json_text(&key, scratch);
+        bool again = key.data && seen.data && strstr(seen.data, key.data) != NULL;
+        if (key.data && !again) {
+            if (n++) qn_buf_putc(&l->tops, ',');
+            qn_buf_append(&l->tops, key.data, key.len);
+            qn_buf_putc(&l->tops, ':');
+            json_logprob(&l->tops, i < e->n_top ? e->top_logprobs[i] : e->logprob);
+            qn_buf_append(&seen, key.data, key.len); // quotes delimit the keys
+        }
+        qn_buf_free(&key);
+    }
+    qn_buf_putc(&l->tops, '}');
+    qn_buf_free(&seen);
+}
+
+void qn_output_logprobs(qn_choice *c, size_t end, qn_buf *scratch) {
+    size_t n = 0;
+    while (n < c->n_pending && c->pending[n].start < end) {
+        if (c->gen->request->chat) chat_token(c, &c->pending[n].event, scratch);
+        else completion_token(c, &c->pending[n].event, scratch);
+        n++;
+    }
+    if (n == 0) return;
+    c->n_pending -= n;
+    memmove(c->pending, c->pending + n, c->n_pending * sizeof *c->pending);
+}
+
+void qn_output_clear_logprobs(qn_choice *c) {
+    qn_buf_clear(&c->logprobs.a);
+    qn_buf_clear(&c->logprobs.probs);
+    qn_buf_clear(&c->logprobs.tops);
+    qn_buf_clear(&c->logprobs.offsets);
+}
+
+void qn_choice_free_output(qn_choice *c) {
+    qn_buf_free(&c->text);
+    qn_buf_free(&c->logprobs.a);
+    qn_buf_free(&c->logprobs.probs);
+    qn_buf_free(&c->logprobs.tops);
+    qn_buf_free(&c->logprobs.offsets);
+    free(c->pending);
+    c->pending = NULL;
+    c->n_pending = c->cap_pending = 0;
+}
+
+static void json_part(qn_buf *out, const char *name, const qn_buf *elements) {
+    qn_buf_puts(out, name);
+    if (elements->len) qn_buf_append(out, elements->data, elements->len);
+    qn_buf_putc(out, ']');
+}
+
+static void logprobs_field(const qn_choice *c, qn_buf *out) {
+    const qn_logprob_text *l = &c->logprobs;
+    if (c->gen->request->n_logprobs < 0) {
+        qn_buf_puts(out, ",\"logprobs\":null");
+        return;
+    }
+    if (c->gen->request->chat) {
+        json_part(out, ",\"logprobs\":{\"content\":[", &l->a);
+    } else {
+        json_part(out, ",\"logprobs\":{\"tokens\":[", &l->a);
+        json_part(out, ",\"token_logprobs\":[", &l->probs);
+        json_part(out, ",\"top_logprobs\":[", &l->tops);
+        json_part(out, ",\"text_offset\":[", &l->offsets);
+    }
+    qn_buf_putc(out, '}');
+}
+
+static void finish_fields(const qn_choice *c, qn_buf *out) {
+    qn_buf_puts(out, ",\"finish_reason\":");
+    if (!c->finish) {
+        qn_buf_puts(out, "null");
+        return;
+    }
+    json_str(out, c->finish);
+    qn_buf_puts(out, ",\"stop_reason\":");
+    if (c->stop_string >= 0) {
+        qn_str s = c->gen->request->stops[c->stop_string];
+        qn_buf_json_string(out, s.data, s.len);
+    } else if (c->stop_id >= 0) {
+        qn_buf_printf(out, "%d", c->stop_id);
+    } else {
+        qn_buf_puts(out, "null");
+    }
+}
+
+static void head_fields(const qn_generation *g, const char *object, qn_buf *out) {
+    qn_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, object,
+                  (long long)g->created);
+    json_str(out, g->model);
+}
+
+static void usage_field(const qn_generation *g, qn_buf *out) {
+    int64_t n = 0;
+    for (size_t i = 0; i < g->n_choices; i++) n += g->choices[i].n_tokens;
+    qn_buf_printf(out,
+                  ",\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,"
+                  "\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld}}",
+                  (long long)g->n_prompt, (long long)n, (long long)(g->n_prompt + n),
+                  (long long)g->n_cached);
+}
+
+void qn_output_chunk(const qn_choice *c, bool with_role, qn_buf *out) {
+    const qn_generation *g = c->gen;
+    bool chat = g->request->chat;
+    head_fields(g, chat ? "chat.completion.chunk" : "text_completion", out);
+    qn_buf_printf(out, ",\"choices\":[{\"index\":%d", c->index);
+    if (chat) {
+        qn_buf_puts(out, ",\"delta\":{");
+        if (with_role) qn_buf_puts(out, "\"role\":\"assistant\"");
+        if (with_role || c->text.len) {
+            qn_buf_puts(out, with_role ? ",\"content\":" : "\"content\":");
+            json_text(out, &c->text);
+        }
+        qn_buf_putc(out, '}');
+    } else {
+        qn_buf_puts(out, ",\"text\":");
+        json_text(out, &c->text);
+    }
+    if (g->request->n_logprobs >= 0 && c->logprobs.a.len == 0) qn_buf_puts(out, ",\"logprobs\":null");
+    else logprobs_field(c, out);
+    finish_fields(c, out);
+    qn_buf_puts(out, "}]");
+    if (g->request->continuous_usage) usage_field(g, out);
+    qn_buf_putc(out, '}');
+}
+
+void qn_output_usage_chunk(const qn_generation *g, qn_buf *out) {
+    head_fields(g, g->request->chat ? "chat.completion.chunk" : "text_completion", out);
+    qn_buf_puts(out, ",\"choices\":[]");
+    usage_field(g, out);
+    qn_buf_putc(out, '}');
+}
+
+void qn_output_response(const qn_generation *g, qn_buf *out) {
+    bool chat = g->request->chat;
+    head_fields(g, chat ? "chat.completion" : "text_completion", out);
+    qn_buf_puts(out, ",\"choices\":[");
+    for (size_t i = 0; i < g->n_choices; i++) {
+        const qn_choice *c = &g->choices[i];
+        qn_buf_printf(out, "%s{\"index\":%d", i ? "," : "", c->index);
+        if (chat) {
+            qn_buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+            json_text(out, &c->text);
+            qn_buf_putc(out, '}');
+        } else {
+            qn_buf_puts(out, ",\"text\":");
+            json_text(out, &c->text);
+        }
+        logprobs_field(c, out);
+        finish_fields(c, out);
+        qn_buf_putc(out, '}');
+    }
+    qn_buf_putc(out, ']');
+    usage_field(g, out);
+    qn_buf_putc(out, '}');
+}

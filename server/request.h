@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Request bodies: bytes in, a checked request or an error that names the field out. No sockets, no
+// engine: what depends on the model comes in as limits.
+#ifndef QN_SERVER_REQUEST_H
+#define QN_SERVER_REQUEST_H
+
+#include "server/api_error.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+enum { // caps on what one request may hold
+    QN_REQUEST_MAX_DEPTH = 64,
+    QN_REQUEST_MAX_CONTAINERS = 65536, // objects and arrays
+    QN_REQUEST_MAX_VALUES = 2 << 20,
+    QN_REQUEST_MAX_CHOICES = 128, // n times prompts
+    QN_REQUEST_MAX_MESSAGES = 4096,
+    QN_REQUEST_MAX_PARTS = 1024, // of a message's content
+    QN_REQUEST_MAX_TOOLS = 256,
+    QN_REQUEST_MAX_STOPS = 64,
+    QN_REQUEST_MAX_STOP_BYTES = 1024,
+    QN_REQUEST_MAX_STOP_IDS = 64,
+};
+
+typedef struct qn_request_limits {
+    int32_t vocab_size, max_model_len;
+    int32_t max_logprobs;
+    float temperature, top_p, min_p; // defaults
+    int32_t top_k;
+} qn_request_limits;
+
+typedef struct qn_prompt_input { // text or ids
+    const char *text;            // NULL: ids
+    size_t len;
+    int32_t *ids;
+    size_t n_ids;
+} qn_prompt_input;
+
+typedef struct qn_gen_request {
+    bool chat;
+    json_t *root;      // owns the strings below
+    const char *model; // NULL: not given
+    // Chat: what the template sees.
+    json_t *messages, *tools, *template_kwargs; // owned; tools and kwargs may be NULL
+    bool add_generation_prompt;
+    // Else: prompts.
+    qn_prompt_input *prompts;
+    size_t n_prompts;         // 1 for chat
+    int add_special_tokens;   // -1: not given
+    int32_t max_tokens;       // 0: not given
+    int32_t min_tokens;
+    int32_t n;
+    bool has_seed;
+    uint64_t seed;
+    float temperature, top_p, min_p;
+    int32_t top_k;
+    qn_str stops[QN_REQUEST_MAX_STOPS];
+    size_t n_stops;
+    int32_t stop_ids[QN_REQUEST_MAX_STOP_IDS];
+    size_t n_stop_ids;
+    int32_t n_logprobs; // -1: none
+    int32_t priority;
+    bool include_stop, ignore_eos, skip_special;
+    bool stream, include_usage, continuous_usage;
+} qn_gen_request;
+
+// Parses a JSON object under the caps above; NULL with *err otherwise. The caller owns it.
+json_t *qn_request_json(const char *body, size_t len, qn_api_error *err);
+
+// Body of /v1/chat/completions (chat) or /v1/completions. NULL with *err otherwise.
+qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat, const char *body,
+                                     size_t len, qn_api_error *err);
+void qn_gen_request_free(qn_gen_request *r);
+
+typedef struct qn_tokenize_request {
+    json_t *root;
+    const char *model;
+    qn_gen_request *chat; // of a request with messages; else NULL
+    const char *prompt;
+    size_t len;
+    bool add_special_tokens, return_token_strs;
+} qn_tokenize_request;
+bool qn_tokenize_request_parse(const qn_request_limits *limits, const char *body, size_t len,
+                               qn_tokenize_request *out, qn_api_error *err);
+void qn_tokenize_request_free(qn_tokenize_request *r);
+
+typedef struct qn_detokenize_request {
+    json_t *root;
+    const char *model;
+    int32_t *ids;
+    size_t n_ids;
+} qn_detokenize_request;
+bool qn_detokenize_request_parse(const qn_request_limits *limits, const char *body, size_t len,
+                                 qn_detokenize_request *out, qn_api_error *err);
+void qn_detokenize_request_free(qn_detokenize_request *r);
+
+#endif

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of routes, what is checked before any of them, and the small ones.
+//
+// A route is found by the codec's canonical path alone, and the same entry says who may use it: there
+// is no second reading of the path. Without an entry there is no access.
+#include "server/generation.h"
+
+#include "base/checked.h"
+#include "base/os.h"
+
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { GET = 1, POST = 2 };
+
+typedef void route_fn(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body);
+
+typedef struct route {
+    const char *path;
+    const char *handler; // its name in metrics
+    int methods;
+    bool is_public;
+    bool prefix; // path ends with '/': what follows is the route's argument
+    route_fn *fn;
+} route;
+
+static route_fn chat, completions, models, one_model, tokenize, detokenize, health, version, metrics;
+
+enum { ROUTE_NONE = 0, ROUTE_METRICS = 9 };
+static const route routes[] = {
+    {"", "none", 0, false, false, NULL}, // [0]: what no route took
+    {"/v1/chat/completions", "/v1/chat/completions", POST, false, false, chat},
+    {"/v1/completions", "/v1/completions", POST, false, false, completions},
+    {"/v1/models", "/v1/models", GET, false, false, models},
+    {"/v1/models/", "/v1/models/{model}", GET, false, true, one_model},
+    {"/tokenize", "/tokenize", POST, false, false, tokenize},
+    {"/detokenize", "/detokenize", POST, false, false, detokenize},
+    {"/health", "/health", GET, true, false, health},
+    {"/version", "/version", GET, true, false, version},
+    {"/metrics", "/metrics", GET, true, false, metrics},
+    {"/ping", "/ping", GET | POST, true, false, health},
+};
+
+const char *const qn_route_handlers[] = {
+    "none",        "/v1/chat/completions", "/v1/completions", "/v1/models",
+    "/v1/models/{model}", "/tokenize", "/detokenize", "/health",
+    "/version",    "/metrics",             "/ping",
+};
+_Static_assert(QN_COUNT(routes) == QN_COUNT(qn_route_handlers), "one name for each route");
+size_t qn_route_handler_count(void) { return QN_COUNT(qn_route_handlers); }
+
+// ---------------------------------------------------------------- answers
+
+void qn_respond_error(qn_loop *l, qn_http_conn *c, const qn_api_error *err) {
+    qn_buf b = {0};
+    (void)l;
+    qn_api_error_json(err, &b);
+    if (err->retry_after) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", err->retry_after);
+        qn_http_conn_add_field(c, "Retry-After", qn_str_from(text));
+    }
+    if (err->status == 401) qn_http_conn_add_field(c, "WWW-Authenticate", QN_STR("Bearer"));
+    qn_http_respond(c, err->status, "application/json", b.failed ? "" : b.data, b.failed ? 0 : b.len);
+    qn_buf_free(&b);
+}
+
+void qn_respond_json(qn_http_conn *c, const qn_buf *body) {
+    qn_http_respond(c, 200, "application/json", body->data, body->len);
+}
+
+void qn_routes_format_error(void *loop, int status, const char *reason, qn_buf *body) {
+    qn_api_error err = {0};
+    (void)loop;
+    qn_api_fail(&err, status, NULL, "%s", reason);
+    qn_api_error_json(&err, body);
+}
+
+static void respond_buf(qn_loop *l, qn_http_conn *c, const qn_buf *b) {
+    if (!b->failed) {
+        qn_respond_json(c, b);
+        return;
+    }
+    qn_api_error err = {0};
+    qn_api_fail(&err, 503, NULL, "out of memory");
+    qn_respond_error(l, c, &err);
+}
+
+// ---------------------------------------------------------------- checks before a route
+
+// The host of a Host field, without its port, as far as it names this machine itself.
+static bool names_loopback(qn_str host) {
+    if (host.len && host.data[0] == '[') {
+        const char *end = memchr(host.data, ']', host.len);
+        qn_str inner = {host.data + 1, end ? (size_t)(end - host.data) - 1 : 0};
+        return qn_str_is(inner, "::1") || qn_str_is(inner, "::ffff:127.0.0.1");
+    }
+    const char *colon = memchr(host.data, ':', host.len);
+    if (colon) host.len = (size_t)(colon - host.data);
+    if (qn_http_equal(host, "localhost")) return true;
+    if (host.len > 10 && qn_http_equal((qn_str){host.data + host.len - 10, 10}, ".localhost")) {
+        return true;
+    }
+    // 127.a.b.c and nothing else that begins so.
+    if (host.len < 9 || memcmp(host.data, "127.", 4) != 0) return false;
+    for (size_t i = 4; i < host.len; i++) {
+        if (host.data[i] != '.' && (host.data[i] < '0' || host.data[i] > '9')) return false;
+    }
+    return true;
+}
+
+static const route *find_route(qn_str path) {
+    for (size_t i = 1; i < QN_COUNT(routes); i++) {
+        const route *r = &routes[i];
+        size_t n = strlen(r->path);
+        if (r->prefix ? path.len > n && memcmp(path.data, r->path, n) == 0
+                      : qn_str_is(path, r->path)) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+bool qn_key_hash(const char *key, size_t len, uint8_t out[32]) {
+    return SHA256((const unsigned char *)key, len, out) != NULL;
+}
+
+// All keys are compared, each in constant time, by hashes of equal length.
+static bool key_accepted(const struct qn_server *s, const qn_http_head *head) {
+    qn_str v = {0};
+    if (qn_http_find(head, "authorization", &v) != 1) return false;
+    if (v.len < 7 || !qn_http_equal((qn_str){v.data, 7}, "bearer ")) return false;
+    size_t at = 7;
+    while (at < v.len && v.data[at] == ' ') at++;
+    uint8_t hash[32];
+    if (!qn_key_hash(v.data + at, v.len - at, hash)) return false;
+    int found = 0;
+    for (size_t i = 0; i < s->n_keys; i++) {
+        found |= CRYPTO_memcmp(hash, s->keys[i], sizeof hash) == 0;
+    }
+    return found != 0;
+}
+
+static bool json_content_type(const qn_http_head *head) {
+    qn_str v = {0};
+    if (qn_http_find(head, "content-type", &v) != 1) return false;
+    const char *semicolon = memchr(v.data, ';', v.len);
+    if (semicolon) v.len = (size_t)(semicolon - v.data);
+    while (v.len && (v.data[v.len - 1] == ' ' || v.data[v.len - 1] == '\t')) v.len--;
+    return qn_http_equal(v, "application/json");
+}
+
+static bool valid_request_id(qn_str v) {
+    if (v.len == 0 || v.len > 128) return false;
+    for (size_t i = 0; i < v.len; i++) {
+        char c = v.data[i];
+        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                  c == '.' || c == '_' || c == '-';
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_api_error *err) {
+    struct qn_server *s = l->server;
+    // A page in a browser that has its own name resolve to this machine must not reach the server.
+    if (s->loopback && head->host.len && !names_loopback(head->host)) {
+        return qn_api_fail(err, 403, NULL,
+                           "this server listens on this machine only: the Host header must name "
+                           "localhost or a loopback address");
+    }
+    const route *r = find_route(head->path);
+    if (!r) return qn_api_fail(err, 404, NULL, "there is no such path here");
+    qn_http_conn_set_tag(c, (int)(r - routes));
+    bool is_get = qn_str_is(head->method, "GET") || qn_str_is(head->method, "HEAD");
+    int method = is_get ? GET : qn_str_is(head->method, "POST") ? POST : 0;
+    if (!(r->methods & method)) {
+        qn_http_conn_add_field(c, "Allow", r->methods == POST  ? QN_STR("POST")
+                                           : r->methods == GET ? QN_STR("GET, HEAD")
+                                                               : QN_STR("GET, HEAD, POST"));
+        return qn_api_fail(err, 405, NULL, "the method is not allowed for this path");
+    }
+    bool is_public = r->is_public &&
+                     !(s->options.protect_metrics && r == &routes[ROUTE_METRICS]);
+    if (s->n_keys && !is_public && !key_accepted(s, head)) {
+        err->code = "invalid_api_key";
+        return qn_api_fail(err, 401, NULL,
+                           "missing or wrong API key: send \"Authorization: Bearer KEY\"");
+    }
+    if (method == POST && !r->is_public && !json_content_type(head)) {
+        return qn_api_fail(err, 400, NULL, "the Content-Type must be application/json");
+    }
+    return true;
+}
+
+void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head) {
+    qn_loop *l = loop;
+    qn_api_error err = {0};
+    qn_str id = {0};
+    char name[33];
+    if (qn_http_find(head, "x-request-id", &id) != 1 || !valid_request_id(id)) {
+        qn_loop_name(l, name);
+        id = qn_str_from(name);
+    }
+    qn_http_conn_add_field(c, "X-Request-Id", id);
+    if (!check_head(l, c, head, &err)) qn_respond_error(l, c, &err);
+}
+
+void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    qn_loop *l = loop;
+    routes[qn_http_conn_tag(c)].fn(l, c, head, body);
+}
+
+void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *o) {
+    qn_loop *l = loop;
+    if (o->status == 0) return; // the client left before there was anything to count
+    size_t tag = (size_t)qn_http_conn_tag(c);
+    qn_str method = o->head ? o->head->method : (qn_str){0};
+    qn_metrics_http(l->server->metrics, tag, method, o->status, o->seconds);
+    if (!l->server->options.log_requests) return;
+    qn_logf(l->server->options.log, QN_LOG_INFO, "%.*s %s %d %llu bytes %.3f s%s", (int)method.len,
+            method.len ? method.data : "", qn_route_handlers[tag], o->status,
+            (unsigned long long)o->bytes, o->seconds, o->complete ? "" : " (cut off)");
+}
+
+// ---------------------------------------------------------------- models
+
+const char *qn_server_model(const struct qn_server *s, const char *name, qn_api_error *err) {
+    if (!name) return s->names[0];
+    for (size_t i = 0; i < s->n_names; i++) {
+        if (strcmp(name, s->names[i]) == 0) return s->names[0];
+    }
+    err->code = "model_not_found";
+    qn_api_fail(err, 404, "model", "the model `%.200s` does not exist here", name);
+    return NULL;
+}
+
+static void model_json(const struct qn_server *s, const char *name, qn_buf *b) {
+    qn_buf_puts(b, "{\"id\":");
+    qn_buf_json_string(b, name, strlen(name));
+    qn_buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quern\",\"root\":",
+                  (long long)s->started);
+    qn_buf_json_string(b, s->names[0], strlen(s->names[0]));
+    qn_buf_printf(b, ",\"parent\":null,\"max_model_len\":%d}", s->info->max_model_len);
+}
+
+static void models(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    (void)body;
+    qn_buf *b = &l->scratch;
+    qn_buf_clear(b);
+    qn_buf_puts(b, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < l->server->n_names; i++) {
+        if (i) qn_buf_putc(b, ',');
+        model_json(l->server, l->server->names[i], b);
+    }
+    qn_buf_puts(b, "]}");
+    respond_buf(l, c, b);
+}
+
+static void one_model(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)body;
+    size_t skip = strlen("/v1/models/");
+    qn_str want = {head->path.data + skip, head->path.len - skip};
+    for (size_t i = 0; i < l->server->n_names; i++) {
+        if (!qn_str_is(want, l->server->names[i])) continue;
+        qn_buf *b = &l->scratch;
+        qn_buf_clear(b);
+        model_json(l->server, l->server->names[i], b);
+        respond_buf(l, c, b);
+        return;
+    }
+    qn_api_error err = {.code = "model_not_found"};
+    qn_api_fail(&err, 404, "model", "the model `%.*s` does not exist here",
+                (int)QN_MIN(want.len, (size_t)200), want.data);
+    qn_respond_error(l, c, &err);
+}
+
+// ---------------------------------------------------------------- generation, tokens
+
+static void chat(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    qn_generate(l, c, true, body);
+}
+
+static void completions(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    qn_generate(l, c, false, body);
+}
+
+static void tokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    struct qn_server *s = l->server;
+    qn_api_error err = {0};
+    qn_tokenize_request r = {0};
+    qn_ids ids = {0};
+    qn_error e = {0};
+    // More text than the context holds may be counted, but not without end.
+    enum { MOST = 4 << 20 };
+    bool ok = qn_tokenize_request_parse(&s->limits, body.data, body.len, &r, &err) &&
+              qn_server_model(s, r.model, &err);
+    if (ok && r.chat) {
+        ok = qn_prompt_build(s->info, r.chat, 0, &ids, &err);
+    } else if (ok && qn_tokenize(s->info->tokenizer, r.prompt, r.len, NULL, 0,
+                                 r.add_special_tokens, MOST, &ids, &e) != QN_OK) {
+        ok = qn_api_fail_status(&err, &e, "prompt");
+    }
+    if (ok) {
+        qn_buf *b = &l->scratch;
+        qn_buf_clear(b);
+        qn_buf_printf(b, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":[", ids.len,
+                      s->info->max_model_len);
+        for (size_t i = 0; i < ids.len; i++) qn_buf_printf(b, i ? ",%d" : "%d", ids.data[i]);
+        qn_buf_puts(b, "],\"token_strs\":");
+        for (size_t i = 0; r.return_token_strs && i < ids.len; i++) {
+            qn_buf_putc(b, i ? ',' : '[');
+            qn_buf_clear(&l->piece);
+            qn_token_bytes(s->info->tokenizer, ids.data[i], true, &l->piece);
+            qn_buf_json_string(b, l->piece.data ? l->piece.data : "", l->piece.len);
+        }
+        qn_buf_puts(b, !r.return_token_strs ? "null}" : ids.len ? "]}" : "[]}");
+        respond_buf(l, c, b);
+    } else {
+        qn_respond_error(l, c, &err);
+    }
+    qn_ids_free(&ids);
+    qn_tokenize_request_free(&r);
+}
+
+static void detokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    struct qn_server *s = l->server;
+    qn_api_error err = {0};
+    qn_detokenize_request r = {0};
+    bool ok = qn_detokenize_request_parse(&s->limits, body.data, body.len, &r, &err) &&
+              qn_server_model(s, r.model, &err);
+    if (ok) {
+        qn_detok d;
+        qn_detok_init(&d, s->info->tokenizer, true, true);
+        qn_buf_clear(&l->piece);
+        for (size_t i = 0; ok && i < r.n_ids; i++) ok = qn_detok_push(&d, r.ids[i], &l->piece);
+        ok = ok && qn_detok_flush(&d, &l->piece);
+        if (!ok) qn_api_fail(&err, 503, NULL, "out of memory");
+    }
+    if (ok) {
+        qn_buf *b = &l->scratch;
+        qn_buf_clear(b);
+        qn_buf_puts(b, "{\"prompt\":");
+        qn_buf_json_string(b, l->piece.data ? l->piece.data : "", l->piece.len);
+        qn_buf_putc(b, '}');
+        respond_buf(l, c, b);
+    } else {
+        qn_respond_error(l, c, &err);
+    }
+    qn_detokenize_request_free(&r);
+}
+
+// ---------------------------------------------------------------- operations
+
+bool qn_server_healthy(struct qn_server *s, const char **why) {
+    if (atomic_load(&s->phase) != QN_PHASE_SERVE) {
+        *why = "the server is shutting down";
+        return false;
+    }
+    qn_engine_stats stats;
+    qn_engine_get_stats(s->engine, &stats);
+    uint64_t now = qn_os_now_ns();
+    if (stats.has_work && now > stats.last_progress_ns &&
+        (double)(now - stats.last_progress_ns) * 1e-9 > s->options.watchdog_seconds) {
+        *why = "the engine has work and makes no progress";
+        return false;
+    }
+    return true;
+}
+
+static void health(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    const char *why = NULL;
+    (void)head;
+    (void)body;
+    if (qn_server_healthy(l->server, &why)) {
+        qn_http_respond(c, 200, "application/json", "{\"status\":\"ok\"}", 15);
+        return;
+    }
+    qn_api_error err = {0};
+    qn_api_fail(&err, 503, NULL, "%s", why);
+    qn_respond_error(l, c, &err);
+}
+
+static void version(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    (void)body;
+    qn_buf *b = &l->scratch;
+    qn_buf_clear(b);
+    qn_buf_puts(b, "{\"version\":");
+    qn_buf_json_string(b, l->server->version, strlen(l->server->version));
+    qn_buf_putc(b, '}');
+    respond_buf(l, c, b);
+}
+
+static void metrics(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    (void)body;
+    struct qn_server *s = l->server;
+    const char *why;
+    qn_engine_stats stats;
+    qn_engine_get_stats(s->engine, &stats);
+    qn_buf *b = &l->scratch;
+    qn_buf_clear(b);
+    qn_metrics_text(s->metrics, s->info, &stats, qn_server_healthy(s, &why), b);
+    if (b->failed) {
+        respond_buf(l, c, b);
+        return;
+    }
+    qn_http_respond(c, 200, "text/plain; version=0.0.4; charset=utf-8", b->data, b->len);
+}

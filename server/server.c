@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loops and their life. The phase only grows (serve, drain, stop); every loop acts on it by itself,
+// woken through its mailbox's descriptor, and leaves when nothing of its own is under way.
+#include "server/internal.h"
+
+#include "base/checked.h"
+#include "base/os.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { MAILBOX = 64 * 1024 };
+static const double DRAIN_TICK = 0.02, FLUSH_GRACE = 0.1, LOG_SECONDS = 10;
+
+static struct timeval to_timeval(double seconds) {
+    struct timeval tv = {(time_t)seconds, 0};
+    tv.tv_usec = (suseconds_t)((seconds - (double)tv.tv_sec) * 1e6);
+    return tv;
+}
+
+void qn_loop_name(qn_loop *l, char out[33]) {
+    // Unique in this process by the count, elsewhere by the random key; it guards nothing.
+    snprintf(out, 33, "%016llx%016llx", (unsigned long long)l->id_key,
+             (unsigned long long)(l->id_key ^ ++l->id_count));
+}
+
+// ---------------------------------------------------------------- phases
+
+static void raise_phase(struct qn_server *s, int phase) {
+    int old = atomic_load(&s->phase);
+    while (old < phase && !atomic_compare_exchange_weak(&s->phase, &old, phase)) {
+    }
+    for (size_t i = 0; i < s->n_loops; i++) qn_wakeup_signal(&s->loops[i].mailbox.wakeup);
+}
+
+static void follow_phase(qn_loop *l) {
+    struct qn_server *s = l->server;
+    int phase = atomic_load(&s->phase);
+    if (phase >= QN_PHASE_DRAIN && l->phase == QN_PHASE_SERVE) {
+        l->phase = QN_PHASE_DRAIN;
+        double timeout = s->options.shutdown_timeout;
+        l->deadline_ns = qn_os_now_ns() + (uint64_t)(timeout * 1e9);
+        qn_http_server_drain(l->http);
+        struct timeval tick = to_timeval(DRAIN_TICK);
+        event_add(l->drain_tick, &tick);
+        if (l->index == 0) {
+            qn_logf(s->options.log, QN_LOG_INFO,
+                    "shutting down: finishing what runs, for at most %g s", timeout);
+        }
+    }
+    if (phase >= QN_PHASE_STOP && l->phase != QN_PHASE_STOP) {
+        l->phase = QN_PHASE_STOP;
+        event_base_loopbreak(l->base);
+    }
+}
+
+static void on_drain_tick(evutil_socket_t fd, short what, void *arg) {
+    qn_loop *l = arg;
+    (void)fd;
+    (void)what;
+    if (qn_http_server_busy(l->http) == 0) {
+        event_base_loopbreak(l->base);
+        return;
+    }
+    uint64_t now = qn_os_now_ns();
+    if (now >= l->deadline_ns) {
+        qn_generate_abort_all(l);
+        // What the streams were told last gets a moment to leave.
+        if ((double)(now - l->deadline_ns) * 1e-9 > FLUSH_GRACE) event_base_loopbreak(l->base);
+    }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg) {
+    qn_loop *l = arg;
+    uint64_t handle;
+    (void)fd;
+    (void)what;
+    // At most as many as the mailbox holds: what comes in meanwhile has its turn after the sockets'.
+    for (size_t i = 0; i < 4096; i++) {
+        if (!qn_mailbox_take(&l->mailbox, &handle)) break;
+        qn_generate_ready(l, handle);
+    }
+    follow_phase(l);
+}
+
+static void on_signal(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    qn_server_stop(arg);
+}
+
+static void on_stop(evutil_socket_t fd, short what, void *arg) {
+    struct qn_server *s = arg;
+    uint64_t count = 0;
+    (void)what;
+    // The descriptor counts the calls, so two that come together are seen as two.
+    if (read(fd, &count, sizeof count) != (ssize_t)sizeof count) return;
+    int phase = atomic_load(&s->phase);
+    raise_phase(s, phase == QN_PHASE_SERVE && count == 1 ? QN_PHASE_DRAIN : QN_PHASE_STOP);
+}
+
+void qn_server_stop(qn_server *s) { qn_wakeup_signal(&s->stop); }
+
+static void on_log_tick(evutil_socket_t fd, short what, void *arg) {
+    qn_loop *l = arg;
+    struct qn_server *s = l->server;
+    (void)fd;
+    (void)what;
+    qn_engine_stats now;
+    qn_engine_get_stats(s->engine, &now);
+    uint64_t t = qn_os_now_ns();
+    double seconds = (double)(t - l->logged_ns) * 1e-9;
+    uint64_t prompt = now.prompt_tokens - l->logged.prompt_tokens;
+    uint64_t generated = now.generated_tokens - l->logged.generated_tokens;
+    if (seconds > 0 && (prompt || generated || now.has_work)) {
+        qn_logf(s->options.log, QN_LOG_INFO,
+                "prompt %.1f tok/s, generation %.1f tok/s, running %d, waiting %d, KV use %.1f%%",
+                (double)prompt / seconds, (double)generated / seconds, now.running, now.waiting,
+                now.kv_usage * 100);
+    }
+    l->logged = now;
+    l->logged_ns = t;
+}
+
+// ---------------------------------------------------------------- loops
+
+static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error *err) {
+    l->server = s;
+    l->index = index;
+    qn_status st = qn_mailbox_open(&l->mailbox, MAILBOX, err);
+    if (st != QN_OK) return st;
+    l->base = event_base_new();
+    if (!l->base || !qn_handle_map_init(&l->live, QN_SERVER_MAX_LIVE) ||
+        !qn_os_random(&l->id_key, sizeof l->id_key)) {
+        return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
+    }
+    const qn_http_handlers handlers = {
+        .user = l,
+        .on_head = qn_routes_head,
+        .on_request = qn_routes_request,
+        .on_close = qn_generate_close,
+        .on_writable = qn_generate_writable,
+        .on_finish = qn_routes_finish,
+        .format_error = qn_routes_format_error,
+    };
+    st = qn_http_server_create(l->base, &s->options.http, &handlers, s->options.log, &l->http, err);
+    if (st == QN_OK) st = qn_http_server_accept(l->http, s->listen_fd, err);
+    if (st != QN_OK) return st;
+    l->wake = event_new(l->base, l->mailbox.wakeup.fd, EV_READ | EV_PERSIST, on_wake, l);
+    l->drain_tick = event_new(l->base, -1, EV_PERSIST, on_drain_tick, l);
+    if (!l->wake || !l->drain_tick || event_add(l->wake, NULL) != 0) {
+        return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
+    }
+    if (index > 0) return QN_OK;
+    s->stop_event = event_new(l->base, s->stop.fd, EV_READ | EV_PERSIST, on_stop, s);
+    l->log_tick = event_new(l->base, -1, EV_PERSIST, on_log_tick, l);
+    struct timeval tick = to_timeval(LOG_SECONDS);
+    if (!s->stop_event || !l->log_tick || event_add(s->stop_event, NULL) != 0 ||
+        event_add(l->log_tick, &tick) != 0) {
+        return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
+    }
+    return QN_OK;
+}
+
+static void free_event(struct event *e) {
+    if (e) event_free(e);
+}
+
+static void loop_close(qn_loop *l) {
+    if (!l->server) return;
+    qn_http_server_destroy(l->http); // ends the generations of connections that are left
+    free_event(l->wake);
+    free_event(l->drain_tick);
+    free_event(l->log_tick);
+    free_event(l->sigterm);
+    free_event(l->sigint);
+    if (l->index == 0) free_event(l->server->stop_event);
+    if (l->base) event_base_free(l->base);
+    if (l->mailbox.ready) qn_mailbox_close(&l->mailbox);
+    qn_handle_map_free(&l->live);
+    qn_buf_free(&l->scratch);
+    qn_buf_free(&l->piece);
+}
+
+static void loop_run(void *arg) {
+    qn_loop *l = arg;
+    follow_phase(l);
+    if (l->phase != QN_PHASE_STOP) event_base_dispatch(l->base);
+}
+
+// ---------------------------------------------------------------- life
+
+static char *copy(const char *s) { return strdup(s ? s : ""); }
+
+static qn_status take_options(struct qn_server *s, const qn_server_options *o, qn_error *err) {
+    s->options = *o;
+    qn_server_options *x = &s->options;
+    if (!o->engine) return qn_fail(err, QN_ERR_INVALID, "no engine");
+    if (!x->host) x->host = "127.0.0.1";
+    if (o->port < 0 || o->port > 65535) {
+        return qn_fail(err, QN_ERR_INVALID, "port %d is not between 0 and 65535", o->port);
+    }
+    if (x->io_threads == 0) x->io_threads = 1;
+    if (x->io_threads < 1 || x->io_threads > QN_SERVER_MAX_LOOPS) {
+        return qn_fail(err, QN_ERR_INVALID, "%d I/O threads (1 to %d)", x->io_threads,
+                       QN_SERVER_MAX_LOOPS);
+    }
+    if (x->max_queued <= 0) x->max_queued = 1024;
+    if (x->max_logprobs <= 0 || x->max_logprobs > QN_MAX_TOP_LOGPROBS) {
+        x->max_logprobs = QN_MAX_TOP_LOGPROBS;
+    }
+    if (x->shutdown_timeout < 0) x->shutdown_timeout = 0;
+    else if (!(x->shutdown_timeout > 0)) x->shutdown_timeout = 30;
+    x->shutdown_timeout = QN_MIN(x->shutdown_timeout, 86400.0);
+    if (!(x->watchdog_seconds > 0)) x->watchdog_seconds = 120;
+    s->version = copy(x->version);
+    s->prefix = copy(x->metrics_prefix ? x->metrics_prefix : "vllm:");
+    if (!s->version || !s->prefix) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    for (const char *p = s->prefix; *p; p++) {
+        bool ok = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_' || *p == ':' ||
+                  (*p >= '0' && *p <= '9' && p > s->prefix);
+        if (!ok) return qn_fail(err, QN_ERR_INVALID, "metrics prefix: letters, digits, _ and : only");
+    }
+    const char *own = qn_engine_get_info(o->engine)->name;
+    const char *const *names = o->n_model_names ? o->model_names : &own;
+    s->n_names = o->n_model_names ? o->n_model_names : 1;
+    s->names = calloc(s->n_names, sizeof *s->names);
+    for (size_t i = 0; s->names && i < s->n_names; i++) {
+        if (!names[i] || !*names[i]) return qn_fail(err, QN_ERR_INVALID, "an empty model name");
+        s->names[i] = copy(names[i]);
+        if (!s->names[i]) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    }
+    s->keys = calloc(o->n_api_keys ? o->n_api_keys : 1, sizeof *s->keys);
+    if (!s->names || !s->keys) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; i < o->n_api_keys; i++) {
+        size_t len = o->api_keys[i] ? strlen(o->api_keys[i]) : 0;
+        if (len == 0) return qn_fail(err, QN_ERR_INVALID, "an empty API key");
+        if (!qn_key_hash(o->api_keys[i], len, s->keys[i])) {
+            return qn_fail(err, QN_ERR_INTERNAL, "cannot hash an API key");
+        }
+        s->n_keys++;
+    }
+    // Nothing of the caller's is kept.
+    x->model_names = x->api_keys = NULL;
+    x->version = x->metrics_prefix = NULL;
+    return QN_OK;
+}
+
+qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn_error *err) {
+    *out = NULL;
+    struct qn_server *s = calloc(1, sizeof *s);
+    if (!s) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    s->listen_fd = -1;
+    s->stop.fd = -1;
+    atomic_init(&s->phase, QN_PHASE_SERVE);
+    qn_status st = take_options(s, options, err);
+    if (st != QN_OK) goto fail;
+    s->engine = options->engine;
+    s->info = qn_engine_get_info(s->engine);
+    s->started = (int64_t)qn_os_wall_time();
+    s->limits = (qn_request_limits){
+        .vocab_size = s->info->vocab_size,
+        .max_model_len = s->info->max_model_len,
+        .max_logprobs = s->options.max_logprobs,
+        .temperature = s->info->temperature,
+        .top_p = s->info->top_p,
+        .min_p = s->info->min_p,
+        .top_k = s->info->top_k,
+    };
+    s->metrics = qn_metrics_create(s->prefix, s->names[0], s->info->max_model_len,
+                                   qn_route_handlers, qn_route_handler_count());
+    if (!s->metrics) {
+        st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
+        goto fail;
+    }
+    st = qn_http_listen(s->options.host, (uint16_t)options->port, &s->listen_fd, &s->port,
+                        &s->loopback, err);
+    s->options.host = NULL;
+    if (st == QN_OK) st = qn_wakeup_open(&s->stop, err);
+    if (st != QN_OK) goto fail;
+    s->n_loops = (size_t)s->options.io_threads;
+    s->loops = calloc(s->n_loops, sizeof *s->loops);
+    if (!s->loops) {
+        s->n_loops = 0;
+        st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    }
+    for (size_t i = 0; st == QN_OK && i < s->n_loops; i++) {
+        st = loop_open(s, (int)i, &s->loops[i], err);
+    }
+    if (st == QN_OK) {
+        *out = s;
+        return QN_OK;
+    }
+fail:
+    qn_server_destroy(s);
+    return st;
+}
+
+int32_t qn_server_port(const qn_server *s) { return s->port; }
+
+qn_status qn_server_run(qn_server *s, qn_error *err) {
+    qn_status st = QN_OK;
+    qn_loop *first = &s->loops[0];
+    if (s->options.handle_signals) {
+        signal(SIGPIPE, SIG_IGN);
+        first->sigterm = evsignal_new(first->base, SIGTERM, on_signal, s);
+        first->sigint = evsignal_new(first->base, SIGINT, on_signal, s);
+        if (!first->sigterm || !first->sigint || event_add(first->sigterm, NULL) != 0 ||
+            event_add(first->sigint, NULL) != 0) {
+            return qn_fail(err, QN_ERR_NOMEM, "cannot watch signals");
+        }
+    }
+    first->logged_ns = qn_os_now_ns();
+    for (size_t i = 1; st == QN_OK && i < s->n_loops; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "quern-io-%d", (int)i);
+        st = qn_thread_start(&s->loops[i].thread, name, loop_run, &s->loops[i], err);
+    }
+    if (st == QN_OK) loop_run(first);
+    // The first loop has nothing left, but others may: they see the phase by themselves.
+    if (atomic_load(&s->phase) == QN_PHASE_SERVE || st != QN_OK) raise_phase(s, QN_PHASE_STOP);
+    for (size_t i = 1; i < s->n_loops; i++) qn_thread_join(&s->loops[i].thread);
+    return st;
+}
+
+void qn_server_destroy(qn_server *s) {
+    if (!s) return;
+    for (size_t i = 0; i < s->n_loops; i++) loop_close(&s->loops[i]);
+    free(s->loops);
+    if (s->stop.fd >= 0) qn_wakeup_close(&s->stop);
+    if (s->listen_fd >= 0) close(s->listen_fd);
+    qn_metrics_destroy(s->metrics);
+    for (size_t i = 0; s->names && i < s->n_names; i++) free(s->names[i]);
+    free(s->names);
+    free(s->keys);
+    free(s->version);
+    free(s->prefix);
+    free(s);
+}
