@@ -4,7 +4,8 @@
 #include "base/buf.h"
 
 #include <math.h>
-#include <sys/wait.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 // A GGUF made by hand, for what the writer refuses to write.
 static void put_u32(qn_buf *b, uint32_t v) { qn_buf_append(b, &v, sizeof v); }
@@ -420,6 +421,25 @@ static void large_metadata(void **state) {
     free(text);
 }
 
+// Metadata that claims more than any real file has, in a file that is that large (all hole).
+static void metadata_limit(void **state) {
+    (void)state;
+    char path[600];
+    qn_error err = {0};
+    qn_gguf *g;
+    qn_buf b = {0};
+    put_head(&b, 3, 0, 1);
+    put_string(&b, "huge");
+    put_u32(&b, QN_GGUF_STRING);
+    put_u64(&b, UINT64_C(2) << 30);
+    write_file(temp_path(path, sizeof path, "huge.gguf"), b.data, b.len);
+    qn_buf_free(&b);
+    assert_int_equal(truncate(path, (off_t)3 << 30), 0);
+    assert_int_equal(qn_gguf_open(path, &g, &err), QN_ERR_LIMIT);
+    assert_non_null(strstr(err.message, "huge.gguf: metadata larger than 1073741824 bytes"));
+    assert_null(g);
+}
+
 static void writer_errors(void **state) {
     (void)state;
     char path[600], part[620];
@@ -454,6 +474,29 @@ static void writer_errors(void **state) {
     qn_error_clear(&err);
     assert_int_equal(qn_gguf_writer_open("/nonexistent/dir/x.gguf", &w, &err), QN_ERR_IO);
     assert_null(w);
+    // A directory stands where the file should go.
+    qn_error_clear(&err);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(qn_gguf_writer_open(path, &w, &err), QN_OK);
+    assert_int_equal(qn_gguf_writer_finish(w, &err), QN_ERR_IO);
+    assert_non_null(strstr(err.message, "cannot rename"));
+    assert_int_not_equal(access(part, F_OK), 0);
+    assert_int_equal(rmdir(path), 0);
+    // A disk that is full: a limit on the file's size stands for it.
+    struct rlimit old, small = {.rlim_cur = 1 << 16, .rlim_max = RLIM_INFINITY};
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small.rlim_max = old.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    qn_error_clear(&err);
+    assert_int_equal(qn_gguf_writer_open(path, &w, &err), QN_OK);
+    qn_gguf_add_tensor(w, "t", QN_F32, 1, (const uint64_t[]){1 << 16});
+    assert_int_equal(qn_gguf_writer_begin_data(w, &err), QN_OK);
+    static const uint8_t zeros[1 << 18];
+    assert_int_equal(qn_gguf_write_data(w, zeros, sizeof zeros, &err), QN_ERR_IO);
+    assert_non_null(strstr(err.message, "write failed"));
+    qn_gguf_writer_abort(w);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     qn_gguf *g;
     qn_error_clear(&err);
     assert_int_equal(qn_gguf_open("/nonexistent.gguf", &g, &err), QN_ERR_NOT_FOUND);
@@ -466,7 +509,8 @@ int main(void) {
         cmocka_unit_test(written_is_read),   cmocka_unit_test(getters_name_key_and_type),
         cmocka_unit_test(bad_heads),         cmocka_unit_test(bad_keys),
         cmocka_unit_test(bad_tensors),       cmocka_unit_test(cut_off_after_opening),
-        cmocka_unit_test(large_metadata),    cmocka_unit_test(writer_errors),
+        cmocka_unit_test(large_metadata),    cmocka_unit_test(metadata_limit),
+        cmocka_unit_test(writer_errors),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     temp_clean();

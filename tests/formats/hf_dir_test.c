@@ -64,7 +64,15 @@ static void directories(void **state) {
     assert_int_equal(qn_hf_dir_open(dir, &d, &err), QN_OK);
     assert_string_equal(d->chat_template, "from the file");
     qn_hf_dir_close(d);
+    char nul[700];
+    snprintf(nul, sizeof nul, "%s/chat_template.jinja", dir);
+    write_file(nul, "a\0b", 3);
+    fails(QN_ERR_FORMAT, "chat_template.jinja: text with a NUL byte");
     drop("chat_template.jinja");
+    put("tokenizer_config.json", "{\"chat_template\":[{\"name\":\"other\"},7,null]}");
+    assert_int_equal(qn_hf_dir_open(dir, &d, &err), QN_OK);
+    assert_null(d->chat_template);
+    qn_hf_dir_close(d);
     put("tokenizer_config.json", "{\"chat_template\":7}");
     assert_int_equal(qn_hf_dir_open(dir, &d, &err), QN_OK);
     assert_null(d->chat_template);

@@ -105,6 +105,10 @@ static void bad_headers(void **state) {
     refused("{\"w\":" T("F32", "4611686018427387904", 0, 0) "}", 16, "overflows");
     refused("{\"w\":" T("F4", "3", 0, 1) "}", 16, "its shape needs 1 bytes of F4");
     refused("{\"w\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,4,8]}}", 16, "two whole");
+    refused("{\"w\":{\"data_offsets\":{}}}", 16, "data_offsets is not a list");
+    refused("{\"w\":{\"shape\":7}}", 16, "shape is not a list");
+    refused("{\"w\":{\"shape\":[],\"shape\":[]}}", 16, "shape appears twice");
+    refused("{\"w\":{\"data_offsets\":[0,0],\"data_offsets\":[]}}", 16, "appears twice");
     refused("{\"w\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 16, "dtype appears twice");
     refused("{\"w\":{\"dtype\":5}}", 16, "dtype is not a short string");
     refused("{\"w\":" T("F32", "1", 0, 4) ",\"w\":" T("F32", "1", 4, 8) "}", 8, "appears twice");
@@ -149,6 +153,7 @@ static void shards(void **state) {
     qn_safetensors *s;
     qn_error err = {0};
     temp_path(dir, sizeof dir, "sharded");
+    assert_int_equal(qn_safetensors_open(dir, &s, &err), QN_ERR_NOT_FOUND);
     assert_int_equal(mkdir(dir, 0777), 0);
     assert_int_equal(qn_safetensors_open(dir, &s, &err), QN_ERR_NOT_FOUND);
     write_shard(dir, "a.safetensors", "{\"x\":" T("F32", "1", 0, 4) "}", 4);
@@ -186,6 +191,10 @@ static void shards(void **state) {
     dir_fails(dir, "{\"weight_map\":{\"z\":\"b.safetensors\"}}", "tensor 'z' is not in the shard");
     dir_fails(dir, "{\"weight_map\":{\"x\":7}}", "its shard is not a string");
     dir_fails(dir, "{\"weight_map\":{}}", "missing or empty");
+    dir_fails(dir, "{\"weight_map\":[]}", "weight_map is not an object");
+    dir_fails(dir, "{\"weight_map\":{\"\":\"a.safetensors\"}}", "bad name");
+    dir_fails(dir, "{\"weight_map\":{\"x\":\"a.safetensors\"},\"weight_map\":{}}", "appears twice");
+    dir_fails(dir, "{\"metadata\":[}", "JSON: ");
     dir_fails(dir, "{}", "missing or empty");
     dir_fails(dir, "[]", "an object expected");
     dir_fails(dir, "{\"weight_map\":{\"x\":\"a.safetensors\",\"x\":\"a.safetensors\"}}", "twice");

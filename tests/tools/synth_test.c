@@ -380,6 +380,21 @@ static void shapes(void **state) {
     qn_synth_options options = {.shape = path, .dst = "/nonexistent/x.gguf", .type = QN_F32};
     qn_error_clear(&err);
     assert_int_equal(qn_synth(&options, NULL, &err), QN_ERR_IO);
+    qn_error_clear(&err);
+    qn_gguf *g = make("{\"model_type\":\"qwen2\"," HEAD "\"hidden_size\":64,"
+                      "\"num_attention_heads\":4,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"
+                      "\"original_max_position_embeddings\":1024}}", QN_F32, 1, "y.gguf", NULL);
+    is_u64(g, "qwen2.rope.scaling.original_context_length", 1024);
+    double v = 0;
+    assert_int_equal(qn_gguf_get_f64(g, "qwen2.rope.scaling.factor", &v, &err), QN_OK);
+    assert_true(v == 4.0);
+    qn_str kind;
+    assert_int_equal(qn_gguf_get_str(g, "qwen2.rope.scaling.type", &kind, &err), QN_OK);
+    assert_true(qn_str_is(kind, "yarn"));
+    qn_gguf_close(g);
+    fails("{\"model_type\":\"llama\"," HEAD "\"hidden_size\":64,\"num_attention_heads\":4,"
+          "\"rope_scaling\":{\"type\":\"llama3\",\"factor\":2,\"low_freq_factor\":4}}",
+          QN_ERR_FORMAT, "'high_freq_factor'");
 }
 
 static void small_vocabulary(void **state) {
