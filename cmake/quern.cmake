@@ -62,3 +62,15 @@ function(qn_add_fuzz name)
   target_compile_definitions(fuzz_${name} PRIVATE _GNU_SOURCE)
   target_link_libraries(fuzz_${name} PRIVATE ${A_LINK} m)
 endfunction()
+
+# qn_add_pytest(name PATHS ... LABELS ...): Python tests that drive the quern binary (env QN_QUERN).
+function(qn_add_pytest name)
+  cmake_parse_arguments(A "" "TIMEOUT" "PATHS;LABELS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 600)
+  endif()
+  add_test(NAME ${name} COMMAND ${CMAKE_SOURCE_DIR}/tests/run_pytest.sh ${A_PATHS}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT}
+    SKIP_RETURN_CODE 77 ENVIRONMENT "QN_QUERN=$<TARGET_FILE:quern>")
+endfunction()
