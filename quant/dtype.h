@@ -32,8 +32,9 @@ const char *qn_dtype_gguf_name(uint32_t type);
 bool qn_dtype_row_bytes(const qn_dtype_info *info, uint64_t n, uint64_t *bytes);
 
 // Reference dequantization, exact as the GGUF definition: src is n / block_size blocks, n a
-// multiple of the block size. Quantization rounds as llama.cpp's reference (Q8_0: round half away from zero,
-// scale max|x|/127; Q4_0: scale of the signed maximum / -8); F16, BF16: round to nearest even.
+// multiple of the block size. Quantization rounds as llama.cpp's reference (Q8_0: round half away
+// from zero, scale max|x|/127; Q4_0: scale of the signed maximum / -8; a block with NaN or infinity
+// gets the scale NaN); F16, BF16: round to nearest even.
 void qn_dequantize_row(qn_dtype type, const void *src, float *dst, size_t n);
 void qn_quantize_row(qn_dtype type, const float *src, void *dst, size_t n);
 
