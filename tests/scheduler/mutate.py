@@ -118,8 +118,9 @@ class Bench:
         o = self.work + "/"
         programs = [
             ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
-            ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc"], [], 20),
-            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "700"], 60),
+            ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
+              "-Wl,--wrap=free"], [], 20),
+            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "200", "--steps", "600"], 60),
         ]
         for who, own, flags, args, timeout in programs:
             exe = f"{d}/{who}"

@@ -597,6 +597,7 @@ static bool take_events(sim *m) {
                 EXPECT(r->n_got < r->n_done, "a token too many");
                 EXPECT(e->token == r->ref[r->n_prompt + r->n_got], "token %d is %d, alone it is %d",
                        r->n_got, e->token, r->ref[r->n_prompt + r->n_got]);
+                EXPECT(e->stop_id == -1, "a TOKEN with a stop id");
                 EXPECT(e->logit_row == r->rows[r->n_got], "token of row %d, not %d", e->logit_row,
                        r->rows[r->n_got]);
                 r->n_got++;
@@ -656,8 +657,8 @@ static void choose(sim *m) {
         c->n_blocks[g] = m->ample ? per_seq * c->max_seqs * 2
                                   : between(m, 1, per_seq * (chance(m, 0.5) ? 2 : c->max_seqs));
     }
-    if (chance(m, 0.4)) {
-        c->max_step_seconds = 0.001 * between(m, 1, 100);
+    if (chance(m, 0.5)) {
+        c->max_step_seconds = chance(m, 0.7) ? 0.001 * between(m, 1, 100) : 0;
         m->model = (qn_step_time_model){0.0005 * between(m, 0, 20), 0.0001 * between(m, 0, 20),
                                         0.00001 * between(m, 0, 20)};
     }

@@ -70,6 +70,11 @@ static void pool_check_sees_damage(void **state) {
     p.n_free--; // one lost
     assert_false(qn_block_pool_check(&p));
     p.n_free++;
+    p.n_free = -1;
+    assert_false(qn_block_pool_check(&p));
+    p.n_free = 5;
+    assert_false(qn_block_pool_check(&p));
+    p.n_free = 3;
     p.refs[0] = -1;
     assert_false(qn_block_pool_check(&p));
     qn_block_pool_free(&p);

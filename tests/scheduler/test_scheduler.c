@@ -17,14 +17,24 @@ void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
+void __real_free(void *p);
+void __wrap_free(void *p);
 
-static long n_allocations, failing_allocation = -1;
+static long n_allocations, n_live_allocations, failing_allocation = -1;
 
 void *__wrap_malloc(size_t size) {
-    return n_allocations++ == failing_allocation ? NULL : __real_malloc(size);
+    if (n_allocations++ == failing_allocation) return NULL;
+    n_live_allocations++;
+    return __real_malloc(size);
 }
 void *__wrap_calloc(size_t n, size_t size) {
-    return n_allocations++ == failing_allocation ? NULL : __real_calloc(n, size);
+    if (n_allocations++ == failing_allocation) return NULL;
+    n_live_allocations++;
+    return __real_calloc(n, size);
+}
+void __wrap_free(void *p) {
+    n_live_allocations -= p != NULL;
+    __real_free(p);
 }
 
 // ---- a scheduler with two plans ----
@@ -66,7 +76,9 @@ static int close_it(void **state) {
         plans[i] = NULL;
     }
     failing_allocation = -1;
-    return 0;
+    long leaked = n_live_allocations;
+    n_live_allocations = 0;
+    return leaked == 0 ? 0 : -1;
 }
 
 static void check_all(void) {
@@ -89,9 +101,12 @@ static void add(uint64_t id, int32_t n_prompt, int32_t max_tokens) {
 }
 static bool plan(int i) {
     now += 1;
+    static uint64_t last_step;
     bool planned = qn_sched_plan(sched, now, plans[i]);
     check_all();
     if (planned) {
+        assert_true(plans[i]->step == last_step + 1 || plans[i]->step == 0);
+        last_step = plans[i]->step;
         const char *reason = "";
         const int32_t n_blocks[QN_MAX_KV_GROUPS] = {1 << 20, 1 << 20, 1 << 20, 1 << 20};
         if (!qn_step_plan_valid(plans[i], 4, n_blocks, 1000, &reason)) fail_msg("%s", reason);
@@ -136,6 +151,7 @@ static void assert_token(size_t at, uint64_t id, int32_t token, int32_t row) {
     assert_int_equal(events[at].id, id);
     assert_int_equal(events[at].token, token);
     assert_int_equal(events[at].logit_row, row);
+    assert_int_equal(events[at].stop_id, -1);
 }
 static void assert_finished(size_t at, uint64_t id, qn_finish finish, int32_t stop_id) {
     assert_true(at < n_events);
@@ -173,6 +189,7 @@ static void bad_configurations(void **state) {
     bad[n++].groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 0};
     for (int i = 0; i < n; i++) {
         qn_error err = {0};
+        sched = (qn_sched *)events; // not to be left there
         assert_int_equal(qn_sched_create(&bad[i], &sched, &err), QN_ERR_INVALID);
         assert_null(sched);
         assert_true(err.message[0]);
@@ -227,6 +244,7 @@ static void what_can_never_fit_is_refused_with_numbers(void **state) {
     qn_error_clear(&err);
     assert_int_equal(qn_sched_add(sched, &r, 0, &err), QN_ERR_LIMIT);
     assert_non_null(strstr(err.message, "64"));
+    assert_non_null(strstr(err.message, "63"));
     // What fits alone runs to the cache's end: 20 positions hold 21 tokens, the last without KV.
     add(2, 19, 50);
     int outputs = 0;
@@ -551,6 +569,47 @@ static void keys_of_groups_are_averaged_by_layers(void **state) {
     assert_true(plan(0));
     // full: 1+2+3+4+5 = 15; window: 1+2+3+3+3 = 12.
     assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - (15 + 3 * 12) / 4.0) < 1e-9);
+    close_it(state);
+    c.groups[1].n_layers = 0;
+    open_with(c);
+    add(1, 5, 5);
+    assert_true(plan(0));
+    assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - 15) < 1e-9);
+    close_it(state);
+    c.groups[0].n_layers = 0; // no layers at all: groups alike
+    open_with(c);
+    add(1, 5, 5);
+    assert_true(plan(0));
+    assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - (15 + 12) / 2.0) < 1e-9);
+}
+
+static void a_smaller_plan_is_filled_as_far_as_it_goes(void **state) {
+    (void)state;
+    qn_sched_config c = small();
+    c.n_blocks[0] = 20;
+    open_with(c);
+    assert_int_equal(plans[0]->cap_seqs, 4);
+    assert_int_equal(plans[0]->cap_rows, 16);
+    assert_int_equal(plans[0]->cap_blocks, 20);
+    const struct {
+        int32_t seqs, rows, blocks;
+        int32_t planned;
+    } cases[] = {{1, 16, 20, 1}, {2, 16, 20, 2}, {4, 3, 20, 2}, {4, 16, 2, 2}, {4, 16, 3, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        close_it(state);
+        open_with(c);
+        free(plans[1]);
+        plans[1] = qn_step_plan_create(cases[i].seqs, cases[i].rows, cases[i].blocks, 0, 1);
+        assert_non_null(plans[1]);
+        for (uint64_t id = 1; id <= 4; id++) add(id, 2, 20);
+        assert_true(plan(1));
+        assert_int_equal(plans[1]->n_seqs, cases[i].planned);
+        commit(1, 5);
+        for (int k = 0; k < 6; k++) { // streams too, and no cap is passed
+            assert_true(plan(1));
+            commit(1, 5);
+        }
+    }
 }
 
 // ---- blocks ----
@@ -649,6 +708,28 @@ static void preempted_while_in_a_step(void **state) {
     assert_memory_equal(qn_plan_tokens(plans[0]), again, sizeof again);
 }
 
+static void no_more_are_preempted_than_needed(void **state) {
+    (void)state;
+    qn_sched_config c = small();
+    c.n_blocks[0] = 4;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, id == 1 ? 3 : 1, 12);
+    assert_true(plan(0));
+    assert_true(plan(1));
+    commit(0, 30);
+    assert_true(plan(0)); // the first needs a block, the others' blocks are in the step under way
+    assert_int_equal(plans[0]->n_seqs, 2);
+    assert_int_equal(stats().preemptions, 1);
+    assert_int_equal(info(4).preemptions, 1);
+    assert_rows(0, 0, 2, 2, 1, 1);
+    assert_int_equal(info(3).preemptions, 0);
+    commit(1, 31);
+    assert_int_equal(info(4).slot, -1);
+    assert_true(plan(1));
+    assert_rows(1, 0, 1, 4, 1, 1);
+    assert_int_equal(stats().preemptions, 1);
+}
+
 static void after_four_preemptions_never_again(void **state) {
     (void)state;
     qn_sched_config c = small();
@@ -744,8 +825,7 @@ static void a_window_smaller_than_its_cache_takes_any_length(void **state) {
         assert_true(++steps < 100);
     }
     assert_int_equal(stats().generated_tokens, 20);
-    qn_sched_destroy(sched);
-    for (int i = 0; i < 3; i++) free(plans[i]);
+    close_it(state);
     c.n_blocks[0] = 2; // too small for the window: as a full group of eight tokens
     open_with(c);
     assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 8, .max_tokens = 1}),
@@ -862,9 +942,11 @@ int main(void) {
         TEST(more_slots_than_rows),
         TEST(the_step_time_bounds_prompts_only),
         TEST(keys_of_groups_are_averaged_by_layers),
+        TEST(a_smaller_plan_is_filled_as_far_as_it_goes),
         TEST(the_last_to_come_is_preempted),
         TEST(priority_decides_who_is_preempted),
         TEST(preempted_while_in_a_step),
+        TEST(no_more_are_preempted_than_needed),
         TEST(after_four_preemptions_never_again),
         TEST(a_big_waiter_is_overtaken_but_not_for_ever),
         TEST(the_window_gives_blocks_back),
