@@ -42,7 +42,7 @@ static void merge_sort(qn_added *a, qn_added *tmp, size_t n, const qn_vocab *v) 
 qn_status qn_added_sort(qn_added_set *set, const qn_vocab *v, qn_error *err) {
     size_t kept = 0;
     for (size_t i = 0; i < set->n; i++) {
-        uint32_t len = v->len[set->items[i].id];
+        uint32_t len = v->place[set->items[i].id].len;
         if (len > 0 && len <= QN_TOK_MAX_PIECE) set->items[kept++] = set->items[i];
     }
     set->n = kept;
@@ -68,7 +68,7 @@ const qn_added *qn_added_match(const qn_added_set *set, const qn_vocab *v, const
     const qn_added *best = NULL;
     // All of [lo, hi) agree with the text in `depth` bytes; the shortest of them is at lo.
     for (size_t depth = 1; lo < hi; depth++) {
-        for (; lo < hi && v->len[set->items[lo].id] == depth; lo++) {
+        for (; lo < hi && v->place[set->items[lo].id].len == depth; lo++) {
             const qn_added *a = &set->items[lo];
             if (a->control && pos + depth > special_end) continue;
             if (!best || *match_len < depth) {

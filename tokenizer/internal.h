@@ -6,7 +6,7 @@
 // 2. A CONTROL or UNKNOWN token is reached only through qn_added_match with parse_special (or as
 //    BOS/EOS, or UNKNOWN as the stand-in for text that has no token): merges that would make one
 //    are not in the table, whole words that spell one are not looked up.
-// 3. off[i] + len[i] <= bytes.len for every id; ids in tables are in [0, n).
+// 3. Every place lies inside bytes; ids in tables are in [0, n).
 #ifndef QN_TOKENIZER_INTERNAL_H
 #define QN_TOKENIZER_INTERNAL_H
 
@@ -31,9 +31,13 @@ enum {
 
 // ---- vocab.c: token strings, attributes, and the way from a string to its id
 
+typedef struct qn_vocab_place {
+    uint32_t at, len; // in qn_vocab.bytes
+} qn_vocab_place;
+
 typedef struct qn_vocab {
     qn_buf bytes;    // all token strings, one after another
-    uint32_t *off, *len;
+    qn_vocab_place *place;
     uint8_t *attrs;  // qn_token_attr bits
     float *scores;   // SPM only, else NULL
     size_t n, cap;
@@ -46,20 +50,20 @@ typedef struct qn_vocab {
 // Stores a token; ids may come in any order, holes are UNUSED and empty. Replaces what was there.
 qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_error *err);
 // The same for a string that is already in v->bytes.
-qn_status qn_vocab_place(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs,
-                         qn_error *err);
+qn_status qn_vocab_put(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs,
+                       qn_error *err);
 // Builds the index; where two ids have one string the lower id is found.
 qn_status qn_vocab_index(qn_vocab *v, qn_error *err);
 int32_t qn_vocab_find(const qn_vocab *v, const char *s, size_t len); // -1: none
 void qn_vocab_free(qn_vocab *v);
 static inline qn_str qn_vocab_text(const qn_vocab *v, size_t id) {
-    return (qn_str){v->bytes.data + v->off[id], v->len[id]};
+    return (qn_str){v->bytes.data + v->place[id].at, v->place[id].len};
 }
 
 // ---- merges.c: (left id, right id) -> rank and the merged id
 
 typedef struct qn_merge {
-    uint32_t left, right; // left UINT32_MAX: empty slot
+    uint32_t left_1, right; // the left id + 1; 0: empty slot
     uint32_t rank, id;
 } qn_merge;
 
@@ -86,12 +90,12 @@ static inline qn_merge *qn_merges_slot(const qn_merges *m, uint32_t left, uint32
     x ^= x >> 32;
     for (size_t i = (size_t)x & m->mask;; i = (i + 1) & m->mask) {
         qn_merge *s = &m->slots[i];
-        if ((s->left == left && s->right == right) || s->left == UINT32_MAX) return s;
+        if ((s->left_1 == left + 1 && s->right == right) || s->left_1 == 0) return s;
     }
 }
 static inline const qn_merge *qn_merges_get(const qn_merges *m, uint32_t left, uint32_t right) {
     const qn_merge *s = m->slots ? qn_merges_slot(m, left, right) : NULL;
-    return s && s->left != UINT32_MAX ? s : NULL;
+    return s && s->left_1 ? s : NULL;
 }
 
 // ---- pretok.c, pretok_scan.c, pretok_names.c: cutting text into words

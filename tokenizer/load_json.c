@@ -174,7 +174,7 @@ static qn_status read_vocab(loader *l) {
         }
         st = qn_json_next(&r, l->err);
         if (st == QN_OK) st = whole_number(l, &r, &id);
-        if (st == QN_OK) st = qn_vocab_place(v, id, at, len, 0, l->err);
+        if (st == QN_OK) st = qn_vocab_put(v, id, at, len, 0, l->err);
     }
     qn_json_close(&r);
     return st;
@@ -185,7 +185,7 @@ static qn_status apply_added(loader *l) {
     for (size_t i = 0; i < l->n_tokens; i++) {
         const added_token *a = &l->tokens[i];
         uint8_t attrs = a->special ? QN_TOKEN_CONTROL : QN_TOKEN_USER_DEFINED;
-        if (a->id < v->n && v->len[a->id] > 0) {
+        if (a->id < v->n && v->place[a->id].len > 0) {
             if (!qn_str_eq(qn_vocab_text(v, a->id), a->content)) {
                 return qn_fail(l->err, QN_ERR_FORMAT,
                                "added token %zu is another string in the vocabulary", a->id);

@@ -4,7 +4,9 @@
 #include "base/checked.h"
 #include "base/os.h"
 
-#include <stdlib.h>
+#include <string.h>
+
+static size_t slots_size(const qn_merges *m) { return (m->mask + 1) * sizeof *m->slots; }
 
 qn_status qn_merges_init(qn_merges *m, size_t expected, qn_error *err) {
     size_t cap = 16, bytes;
@@ -14,20 +16,19 @@ qn_status qn_merges_init(qn_merges *m, size_t expected, qn_error *err) {
     if (!qn_mul_size(cap, sizeof *m->slots, &bytes)) {
         return qn_fail(err, QN_ERR_LIMIT, "too many merges");
     }
-    qn_merge *slots = malloc(bytes);
+    qn_merge *slots = qn_os_pages_alloc(bytes); // zeroed
     if (!slots || (!m->seed && !qn_os_random(&m->seed, sizeof m->seed))) {
-        free(slots);
+        qn_os_pages_free(slots, bytes);
         return qn_fail(err, QN_ERR_NOMEM, "out of memory for the merges");
     }
-    memset(slots, 0xff, bytes);
     m->slots = slots;
     m->mask = cap - 1;
     return QN_OK;
 }
 
 static void insert(qn_merges *m, qn_merge item) {
-    qn_merge *slot = qn_merges_slot(m, item.left, item.right);
-    if (slot->left != UINT32_MAX) return;
+    qn_merge *slot = qn_merges_slot(m, item.left_1 - 1, item.right);
+    if (slot->left_1) return;
     *slot = item;
     m->count++;
 }
@@ -39,16 +40,16 @@ static qn_status make_room(qn_merges *m, qn_error *err) {
     if (st != QN_OK) return st;
     bigger.count = 0;
     for (size_t i = 0; m->slots && i <= m->mask; i++) {
-        if (m->slots[i].left != UINT32_MAX) insert(&bigger, m->slots[i]);
+        if (m->slots[i].left_1) insert(&bigger, m->slots[i]);
     }
-    free(m->slots);
+    qn_os_pages_free(m->slots, slots_size(m));
     *m = bigger;
     return QN_OK;
 }
 
 static bool is_concat(const qn_vocab *v, size_t id, qn_str a, qn_str b) {
-    if (id >= v->n || v->len[id] != a.len + b.len) return false;
-    const char *s = v->bytes.data + v->off[id];
+    if (id >= v->n || v->place[id].len != a.len + b.len) return false;
+    const char *s = v->bytes.data + v->place[id].at;
     return memcmp(s, a.data, a.len) == 0 && memcmp(s + a.len, b.data, b.len) == 0;
 }
 
@@ -76,11 +77,11 @@ qn_status qn_merges_add(qn_merges *m, const qn_vocab *v, qn_str left, qn_str rig
     if (v->attrs[id] & (QN_TOKEN_CONTROL | QN_TOKEN_UNKNOWN)) return QN_OK;
     m->skipped--;
     qn_status st = make_room(m, err);
-    if (st == QN_OK) insert(m, (qn_merge){(uint32_t)a, (uint32_t)b, rank, (uint32_t)id});
+    if (st == QN_OK) insert(m, (qn_merge){(uint32_t)a + 1, (uint32_t)b, rank, (uint32_t)id});
     return st;
 }
 
 void qn_merges_free(qn_merges *m) {
-    free(m->slots);
+    qn_os_pages_free(m->slots, slots_size(m));
     memset(m, 0, sizeof *m);
 }
