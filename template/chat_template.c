@@ -7,12 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COMPILE_MEMORY = 256 << 20 };
+enum { COMPILE_MEMORY = 192 << 20 };
 
 const char qn_template_chatml[] =
-    "{%- if messages and messages[0].role != 'system' and default_system_prompt is defined %}\n"
-    "    {{- '<|im_start|>system\\n' + default_system_prompt + '<|im_end|>\\n' }}\n"
-    "{%- endif %}\n"
     "{%- for message in messages %}\n"
     "    {{- '<|im_start|>' + message.role + '\\n' }}\n"
     "    {%- if message.content is string %}\n"

@@ -144,7 +144,7 @@ WEATHER = {"type": "function", "function": {
     "parameters": {"type": "object", "required": ["city"], "properties": {
         "city": {"type": "string", "description": "  A city, e.g. Zürich  "},
         "days": {"type": "integer", "description": "How many", "default": 1.5},
-        "units": {"type": ["string", "null"], "enum": ["C", "F", None], "description": "Scale"}}},
+        "units": {"type": ["string", "integer"], "enum": ["C", "F", None], "description": "Scale"}}},
     "return": {"type": "string", "description": "Text"}}}
 SPOTS = {"type": "function", "function": {"name": "visit", "description": "Visits.", "parameters": {
     "type": "object", "properties": {"spots": {"type": "array", "items": {"type": "string"},
