@@ -75,6 +75,12 @@ class HouseTest(unittest.TestCase):
         self.write("tests/cpu/a.c", C + '#include "cpu/cpu.h"\n#include <event2/event.h>\n')
         self.expect()
 
+    def test_tests_may_include_what_is_beside_them(self):
+        self.write("tests/cpu/a.c", C + '#include "support.h"\n')
+        self.expect_one('tests/cpu/a.c:2: include: "support.h" names no folder')
+        self.write("tests/cpu/support.h", C)
+        self.expect()
+
     def test_licence_lines(self):
         self.write("base/a.c", "\n" + C)
         self.write("cli/b.py", "print()\n")
