@@ -40,7 +40,6 @@ bool qn_block_pool_release(qn_block_pool *p, int32_t id) {
 }
 
 bool qn_block_pool_check(const qn_block_pool *p) {
-    if (p->n_free < 0 || p->n_free > p->n_blocks) return false;
     int32_t unused = 0;
     for (int32_t i = 0; i < p->n_blocks; i++) {
         if (p->refs[i] < 0) return false;

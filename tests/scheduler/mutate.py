@@ -83,7 +83,8 @@ def sh(args, timeout, cwd):
 class Bench:
     def __init__(self, work, build):
         self.work, self.build = work, build
-        self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w"]
+        self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w",
+                   "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         for t in ["sim", "sim_main", "test_parts", "test_scheduler"]:
             self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/tests/scheduler/{t}.c", "-o", f"{t}.o"])
         for s in SOURCES:
@@ -120,11 +121,11 @@ class Bench:
             ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
             ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
               "-Wl,--wrap=free"], [], 20),
-            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "200", "--steps", "600"], 60),
+            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "120", "--steps", "500"], 60),
         ]
         for who, own, flags, args, timeout in programs:
             exe = f"{d}/{who}"
-            rc, _ = sh(["gcc", "-o", exe] + own + objects + libs + flags, 60, d)
+            rc, _ = sh(["gcc", "-fsanitize=address,undefined", "-o", exe] + own + objects + libs + flags, 60, d)
             if rc != 0:
                 return None
             rc, _ = sh([exe] + args, timeout, d)

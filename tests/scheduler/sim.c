@@ -75,6 +75,7 @@ typedef struct sim {
     uint64_t *owners[QN_MAX_KV_GROUPS];
     int32_t *last; // [max_seqs]: the device's last sampled id of a slot
     uint64_t prompt_tokens, tokens;
+    qn_sched_stats before;
     sim_totals *totals;
     char *message;
     int message_size;
@@ -109,6 +110,12 @@ static bool fail(sim *m, const char *fmt, ...) {
 static bool check(sim *m, const char *after) {
     const char *reason = "?";
     EXPECT(qn_sched_check(m->s, &reason), "invariant after %s: %s", after, reason);
+    qn_sched_stats now;
+    qn_sched_stats_get(m->s, &now);
+    EXPECT(now.steps >= m->before.steps && now.preemptions >= m->before.preemptions &&
+               now.prompt_tokens >= m->before.prompt_tokens &&
+               now.generated_tokens >= m->before.generated_tokens, "a counter falls after %s", after);
+    m->before = now;
     return true;
 }
 
@@ -644,7 +651,7 @@ static void choose(sim *m) {
     c->max_seqs = chance(m, 0.2) ? between(m, 1, 2) : between(m, 2, 16);
     c->max_rows = chance(m, 0.2) ? between(m, 1, 8) : between(m, 4, 96);
     c->max_len = chance(m, 0.2) ? between(m, 2, 12) : between(m, 12, 160);
-    c->n_groups = chance(m, 0.5) ? 1 : between(m, 1, 3);
+    c->n_groups = chance(m, 0.5) ? 1 : between(m, 1, QN_MAX_KV_GROUPS);
     c->long_prefill_threshold = chance(m, 0.5) ? 0 : between(m, 1, 40);
     c->max_waiting = between(m, 1, 60);
     c->max_waiting_tokens = chance(m, 0.7) ? 0 : between(m, 10, 1000);

@@ -482,6 +482,19 @@ static void failures(void **state) {
     assert_finished(0, 5, QN_FINISH_ERROR, -1);
     qn_sched_commit(sched, plans[0], rows, now); // nothing is under way
     check_all();
+    uint64_t prompt_tokens = stats().prompt_tokens;
+    add(6, 20, 10);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_logits, 0);
+    qn_sched_commit(sched, plans[0], NULL, now); // no row wanted a result
+    take();
+    assert_int_equal(n_events, 0);
+    assert_int_equal(stats().prompt_tokens, prompt_tokens + 16);
+    assert_true(plan(0));
+    qn_sched_commit_failed(sched, plans[0], now);
+    take();
+    assert_finished(0, 6, QN_FINISH_ERROR, -1);
+    assert_int_equal(stats().prompt_tokens, prompt_tokens + 16);
 }
 
 // ---- sharing a step ----
@@ -613,6 +626,24 @@ static void a_smaller_plan_is_filled_as_far_as_it_goes(void **state) {
 }
 
 // ---- blocks ----
+
+static void streams_do_not_overflow_a_smaller_plan(void **state) {
+    (void)state;
+    open_with(small());
+    for (uint64_t id = 1; id <= 4; id++) add(id, 2, 20);
+    assert_true(plan(0));
+    commit(0, 5);
+    const int32_t caps[][3] = {{4, 3, 64}, {3, 16, 64}, {4, 16, 3}};
+    for (int i = 0; i < 3; i++) {
+        free(plans[1]);
+        plans[1] = qn_step_plan_create(caps[i][0], caps[i][1], caps[i][2], 0, 1);
+        assert_non_null(plans[1]);
+        assert_true(plan(1));
+        // The last has three blocks: two for the first, one for the fourth, which is behind.
+        assert_int_equal(plans[1]->n_seqs, i < 2 ? 3 : 2);
+        commit(1, 5);
+    }
+}
 
 static void the_last_to_come_is_preempted(void **state) {
     (void)state;
@@ -943,6 +974,7 @@ int main(void) {
         TEST(the_step_time_bounds_prompts_only),
         TEST(keys_of_groups_are_averaged_by_layers),
         TEST(a_smaller_plan_is_filled_as_far_as_it_goes),
+        TEST(streams_do_not_overflow_a_smaller_plan),
         TEST(the_last_to_come_is_preempted),
         TEST(priority_decides_who_is_preempted),
         TEST(preempted_while_in_a_step),
