@@ -93,20 +93,32 @@ static bool append_text(qn_detok *d, const char *s, size_t len, bool last, qn_bu
 }
 
 bool qn_detok_push(qn_detok *d, int32_t id, qn_buf *out) {
-    qn_buf bytes = {0};
-    qn_buf_append(&bytes, d->pending, d->n_pending);
-    size_t held = bytes.len;
-    bool ok = qn_token_bytes(d->tokenizer, id, d->special, &bytes);
-    size_t skip = 0;
-    if (ok && !d->started && bytes.len > held) {
-        d->started = true;
-        skip = bytes.data[0] == ' ' ? 1 : 0;
+    size_t start = out->len;
+    qn_buf_append(out, d->pending, d->n_pending);
+    if (!qn_token_bytes(d->tokenizer, id, d->special, out) || out->failed) return false;
+    size_t len = out->len - start;
+    if (len == d->n_pending) { // nothing to show: what is pending stays so
+        out->len = start;
+        return true;
     }
-    if (ok && bytes.len > held) {
-        d->n_pending = 0;
-        ok = append_text(d, bytes.data + skip, bytes.len - skip, false, out);
+    char *text = out->data + start;
+    d->n_pending = 0;
+    if (!d->started && text[0] == ' ') memmove(text, text + 1, --len);
+    d->started = true;
+    // Nearly always all of it is good, or all but a beginning of a character.
+    size_t tail = qn_utf8_incomplete_tail(text, len);
+    out->len = start + len - tail;
+    if (qn_utf8_valid(text, len - tail)) {
+        memcpy(d->pending, text + len - tail, tail);
+        d->n_pending = (uint8_t)tail;
+        out->data[out->len] = '\0';
+        return true;
     }
-    qn_buf_free(&bytes);
+    qn_buf broken = {0};
+    qn_buf_append(&broken, text, len);
+    out->len = start;
+    bool ok = !broken.failed && append_text(d, broken.data, len, false, out);
+    qn_buf_free(&broken);
     return ok;
 }
 

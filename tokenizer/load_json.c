@@ -388,7 +388,7 @@ static qn_status build(loader *l) {
     if (st == QN_OK) {
         st = component(l, &l->post_processor, "post_processor", qn_json_post_processor);
     }
-    if (st == QN_OK && !t->byte_level && t->pre.n == 0 && qn_tokenizer_words_end_at_space(t)) {
+    if (st == QN_OK && !t->byte_level && qn_tokenizer_words_end_at_space(t)) {
         st = qn_pre_add_wordstart(&t->pre, l->err);
     }
     name_kind(t);

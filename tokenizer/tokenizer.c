@@ -108,6 +108,8 @@ qn_status qn_tokenizer_finish(qn_tokenizer *t, qn_error *err) {
 bool qn_tokenizer_words_end_at_space(const qn_tokenizer *t) {
     const uint8_t no = QN_TOKEN_CONTROL | QN_TOKEN_UNKNOWN | QN_TOKEN_USER_DEFINED;
     const qn_vocab *v = &t->vocab;
+    // Without a token of its own the mark might become one unknown with what is before it.
+    if (t->fuse_unk && qn_vocab_find(v, QN_SPACE_MARK, 3) < 0) return false;
     for (size_t id = 0; id < v->n; id++) {
         if (v->attrs[id] & no) continue;
         qn_str s = qn_vocab_text(v, id);

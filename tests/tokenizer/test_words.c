@@ -125,6 +125,7 @@ static void heap_is_plain_search(void **state) {
             assert_memory_equal(a.data, b.data, a.len * sizeof *a.data);
             free(plain.symbols);
             free(heap.symbols);
+            free(plain.heap);
             free(heap.heap);
             qn_ids_free(&a);
             qn_ids_free(&b);
