@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes tests/tokenizer/goldens/: tiny tokenizers, texts, and the ids that Hugging Face gives.
 
-Needs: pip install tokenizers. texts.txt holds the texts, a JSON string on each line; every NAME.json
+Needs: pip install tokenizers sentencepiece protobuf gguf. texts.txt holds the texts, a JSON string on each line; every NAME.json
 is a tokenizer.json, and NAME.ids has a line of ids (with add_special_tokens) for each text.
+spm.gguf is a vocabulary that SentencePiece trained; its ids are SentencePiece's, with BOS, no special
+token parsed.
 """
+import io
 import json
 import pathlib
 import random
@@ -79,7 +82,7 @@ def texts():
     rng = random.Random(1)
     made = list(NASTY)
     for n in (5, 9, 17, 33, 65):
-        for _ in range(10):
+        for _ in range(8):
             made.append("".join(rng.choice(POOL) for _ in range(n)))
     return made
 
@@ -224,6 +227,29 @@ def metaspace_unk():
     return tok
 
 
+def spm(cases):
+    import gguf
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in CORPUS for line in text.split("\n")),
+        model_writer=out, model_type="bpe", vocab_size=700, byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2)
+    model = sentencepiece_model_pb2.ModelProto.FromString(out.getvalue())
+    writer = gguf.GGUFWriter(OUT / "spm.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([p.piece for p in model.pieces])
+    writer.add_token_scores([p.score for p in model.pieces])
+    writer.add_token_types([p.type for p in model.pieces])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    sp = sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())
+    lines = [" ".join(map(str, [1] + sp.encode(case))) for case in cases]
+    (OUT / "spm.ids").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def compact(text):
     """The same file in few bytes; qwen2 keeps merges as strings, as older files have them."""
     return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
@@ -244,6 +270,7 @@ def main():
         tok = Tokenizer.from_str(text)
         lines = [" ".join(map(str, tok.encode(case).ids)) for case in cases]
         (OUT / f"{make.__name__}.ids").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    spm(cases)
     (OUT / "texts.txt").write_text("\n".join(map(json.dumps, cases)) + "\n", encoding="utf-8")
     print("tokenizers", tokenizers.__version__, len(cases), "texts")
 
