@@ -233,7 +233,7 @@ static bool add_request(sim *m) {
         m->totals->refused++;
         EXPECT(status == expected || lazy_busy, "add of %d tokens: %s (%s), expected %s", n_prompt,
                qn_status_name(status), err.message, qn_status_name(expected));
-        return check(m, "refused add");
+        return !chance(m, 0.1) || check(m, "refused add");
     }
     m->live[m->n_live++] = r;
     m->totals->requests++;
@@ -460,6 +460,8 @@ static bool check_plan(sim *m, flight *f) {
     // In a window group the blocks for the next chunk may be those of the chunk under way.
     EXPECT(stopped_prompts == 0 || prompts > 0 || (has_window && m->n_flights > 0),
            "a prompt got nothing");
+    EXPECT(stopped_prompts == 0 || c->max_step_seconds > 0 || has_window || plan->n_rows == c->max_rows,
+           "a prompt got nothing, though rows were left");
     return check_conserving(m, f, has_window);
 }
 

@@ -866,6 +866,47 @@ static void a_window_smaller_than_its_cache_takes_any_length(void **state) {
     assert_int_equal(stats().generated_tokens, 2);
 }
 
+static void a_long_prompt_in_a_window_asks_only_for_the_window(void **state) {
+    (void)state;
+    qn_sched_config c = small();
+    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 6};
+    c.n_blocks[0] = 7; // 13 positions, the window and two chunks of four, touch four blocks
+    c.long_prefill_threshold = 4;
+    open_with(c);
+    add(1, 40, 5);
+    add(2, 3, 5);
+    add(3, 3, 5);
+    add(4, 3, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 4); // and not ten blocks for the first alone
+}
+
+static void waiting_for_a_window_ends(void **state) {
+    (void)state;
+    qn_sched_config c = small();
+    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 10}; // three blocks or four
+    c.n_blocks[0] = 6;
+    open_with(c);
+    add(1, 3, 40);
+    add(2, 11, 40);
+    int a = 0;
+    assert_true(plan(a));
+    int32_t reached = 0;
+    for (int i = 0; i < 25 && reached < 14; i++) {
+        bool planned = plan(!a);
+        commit(a, 5);
+        if (planned) {
+            a = !a;
+        } else {
+            assert_true(plan(a));
+        }
+        if (qn_sched_slot_id(sched, seq(a, 0)->slot) == 1) reached = seq(a, 0)->position;
+    }
+    assert_int_equal(reached, 14); // it took the fourth block that it needs at twelve
+    assert_int_equal(info(2).preemptions, 1);
+    assert_int_equal(info(1).preemptions, 0);
+}
+
 // ---- events ----
 
 static void events_that_are_not_taken_stop_the_steps(void **state) {
@@ -983,6 +1024,8 @@ int main(void) {
         TEST(a_big_waiter_is_overtaken_but_not_for_ever),
         TEST(the_window_gives_blocks_back),
         TEST(a_window_smaller_than_its_cache_takes_any_length),
+        TEST(a_long_prompt_in_a_window_asks_only_for_the_window),
+        TEST(waiting_for_a_window_ends),
         TEST(events_that_are_not_taken_stop_the_steps),
         TEST(ended_requests_that_are_not_taken_stop_the_adds),
         TEST(a_steady_step_allocates_nothing),
