@@ -122,7 +122,7 @@ static inline size_t act_row_bytes(int32_t k, size_t elem) {
 enum { ATTENTION_QUERIES = 32 };
 static inline size_t attention_scratch_floats(int32_t queries, int32_t head_dim) {
     size_t d = (size_t)round_up16(head_dim);
-    return (size_t)queries * (QN_KV_SPAN + 2 * d + 16);
+    return (size_t)queries * (QN_KV_SPAN + 3 * d + 16);
 }
 
 #endif

@@ -18,6 +18,7 @@ typedef struct query_state {
 
 typedef struct attention_work {
     const attention_args *a;
+    float *queries;     // [head_dim][queries]: one d of a tile's queries lies together
     float *scores;      // [queries][QN_KV_SPAN]
     float *part, *out;  // [queries][padded]: o of the span, O
     query_state *state; // [queries]
@@ -43,10 +44,11 @@ static inline __attribute__((always_inline)) v16 load_kv(const uint8_t *p, size_
 QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const int S, const int T,
                    const bool f16) {
     const attention_args *a = w->a;
-    const uint8_t *k[2];
-    const float *q[8];
-    v16 acc[2][8];
-#pragma GCC unroll 2
+    const uint8_t *k[4];
+    const float *q = w->queries + query;
+    const size_t n = (size_t)w->n_queries;
+    v16 acc[4][8];
+#pragma GCC unroll 4
     for (int s = 0; s < S; s++) {
         const int32_t at = key + 16 * s, in_page = at % a->block_size;
         k[s] = page_of(a, at) + a->k_offset +
@@ -54,25 +56,24 @@ QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const in
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++) {
-        q[t] = query_at(a, query + t);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int s = 0; s < S; s++) acc[s][t] = v16_set1(0.0f);
     }
-    for (int32_t d = 0; d < a->head_dim; d++) {
-        v16 kd[2];
-#pragma GCC unroll 2
+    for (int32_t d = 0; d < a->head_dim; d++, q += n) {
+        v16 kd[4];
+#pragma GCC unroll 4
         for (int s = 0; s < S; s++) kd[s] = load_kv(k[s], (size_t)d * 16, f16);
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
-            const v16 qd = v16_set1(q[t][d]);
-#pragma GCC unroll 2
+            const v16 qd = v16_set1(q[t]);
+#pragma GCC unroll 4
             for (int s = 0; s < S; s++) acc[s][t] = v16_fma(qd, kd[s], acc[s][t]);
         }
     }
     const v16 scale = v16_set1(a->scale), cap = v16_set1(a->softcap);
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int s = 0; s < S; s++) {
             v16 v = v16_mul(acc[s][t], scale);
             if (a->softcap > 0) v = v16_mul(cap, v16_tanh(v16_div(v, cap)));
@@ -82,28 +83,46 @@ QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const in
     }
 }
 
-QN_TILE score_span(const attention_work *w, int32_t lo, int32_t hi, const bool f16) {
-    for (int32_t key = lo & ~15; key <= hi;) {
-        const bool pair = SCORE_SUBS == 2 && key + 16 <= hi;
-        int32_t q = 0;
-        while (q < w->n_queries) {
-            const int32_t left = w->n_queries - q;
-            if (left >= SCORE_QUERIES) {
-                if (pair) score_tile(w, q, key, SCORE_SUBS, SCORE_QUERIES, f16);
-                else score_tile(w, q, key, 1, SCORE_QUERIES, f16);
-                q += SCORE_QUERIES;
-            } else if (left >= 2 && SCORE_QUERIES > 2) {
-                if (pair) score_tile(w, q, key, SCORE_SUBS, 2, f16);
-                else score_tile(w, q, key, 1, 2, f16);
-                q += 2;
-            } else {
-                if (pair) score_tile(w, q, key, SCORE_SUBS, 1, f16);
-                else score_tile(w, q, key, 1, 1, f16);
-                q++;
-            }
-        }
-        key += pair ? 32 : 16;
+// The tiles that most of the time is spent in are functions of their own: inlined into one large
+// function, their accumulators would compete for registers with everything around them.
+#define QN_HOT static __attribute__((noinline)) void
+
+QN_HOT score_many(const attention_work *w, int32_t query, int32_t key, bool f16) {
+    if (f16) score_tile(w, query, key, SCORE_SUBS, SCORE_QUERIES, true);
+    else score_tile(w, query, key, SCORE_SUBS, SCORE_QUERIES, false);
+}
+
+QN_HOT score_two(const attention_work *w, int32_t query, int32_t key, bool f16) {
+    if (f16) score_tile(w, query, key, SCORE_SUBS_FEW, 2, true);
+    else score_tile(w, query, key, SCORE_SUBS_FEW, 2, false);
+}
+
+// S groups of 16 keys against all queries; few queries take more groups at once, so that there are
+// always enough independent chains.
+QN_TILE score_keys(const attention_work *w, int32_t key, const int S, const bool f16) {
+    int32_t q = 0;
+    for (; q + SCORE_QUERIES <= w->n_queries; q += SCORE_QUERIES) {
+        if (S == SCORE_SUBS) score_many(w, q, key, f16);
+        else score_tile(w, q, key, S, SCORE_QUERIES, f16);
     }
+    for (; SCORE_QUERIES > 2 && q + 2 <= w->n_queries; q += 2) score_tile(w, q, key, S, 2, f16);
+    for (; q < w->n_queries; q++) score_tile(w, q, key, S, 1, f16);
+}
+
+QN_TILE score_span(const attention_work *w, int32_t lo, int32_t hi, const bool f16) {
+    int32_t key = lo & ~15;
+    if (w->n_queries < SCORE_QUERIES) {
+        for (; key + 16 * (SCORE_SUBS_FEW - 1) <= hi; key += 16 * SCORE_SUBS_FEW) {
+            int32_t q = 0;
+            for (; q + 2 <= w->n_queries; q += 2) score_two(w, q, key, f16);
+            if (q < w->n_queries) score_tile(w, q, key, SCORE_SUBS_FEW, 1, f16);
+        }
+    } else {
+        for (; key + 16 * (SCORE_SUBS - 1) <= hi; key += 16 * SCORE_SUBS) {
+            score_keys(w, key, SCORE_SUBS, f16);
+        }
+    }
+    for (; key <= hi; key += 16) score_keys(w, key, 1, f16);
 }
 
 // Turns the scores of one query into p (0 for hidden keys of the groups it touches); lo and hi are
@@ -131,12 +150,12 @@ static void softmax_span(float *scores, int32_t lo, int32_t hi, query_state *sta
 QN_TILE value_tile(const attention_work *w, int32_t query, int32_t lo, int32_t hi, int32_t d,
                    const int T, const int N, const bool f16) {
     const attention_args *a = w->a;
-    v16 acc[4][4];
+    v16 acc[4][8];
     float *part = w->part + (size_t)query * (size_t)w->padded + d;
     const float *p = w->scores + (size_t)query * QN_KV_SPAN;
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; n++) {
             acc[t][n] = v16_load(part + (size_t)t * (size_t)w->padded + n * 16);
         }
@@ -147,62 +166,80 @@ QN_TILE value_tile(const attention_work *w, int32_t query, int32_t lo, int32_t h
         const uint8_t *v = page_of(a, key) + a->v_offset;
         size_t at = (size_t)in_page * (size_t)w->padded + (size_t)d;
         for (; key <= end; key++, at += (size_t)w->padded) {
-            v16 vn[4];
-#pragma GCC unroll 4
+            v16 vn[8];
+#pragma GCC unroll 8
             for (int n = 0; n < N; n++) vn[n] = load_kv(v, at + (size_t)n * 16, f16);
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) {
                 const v16 pt = v16_set1(p[(size_t)t * QN_KV_SPAN + (size_t)(key % QN_KV_SPAN)]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int n = 0; n < N; n++) acc[t][n] = v16_fma(pt, vn[n], acc[t][n]);
             }
         }
     }
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; n++) {
             v16_store(part + (size_t)t * (size_t)w->padded + n * 16, acc[t][n]);
         }
     }
 }
 
+QN_HOT value_many(const attention_work *w, int32_t query, int32_t lo, int32_t hi, int32_t d,
+                  bool f16) {
+    if (f16) value_tile(w, query, lo, hi, d, VALUE_QUERIES, VALUE_VECTORS, true);
+    else value_tile(w, query, lo, hi, d, VALUE_QUERIES, VALUE_VECTORS, false);
+}
+
+QN_HOT value_two(const attention_work *w, int32_t query, int32_t lo, int32_t hi, int32_t d,
+                 bool f16) {
+    if (f16) value_tile(w, query, lo, hi, d, 2, VALUE_VECTORS_TWO, true);
+    else value_tile(w, query, lo, hi, d, 2, VALUE_VECTORS_TWO, false);
+}
+
 QN_TILE value_keys(const attention_work *w, int32_t query, int32_t lo, int32_t hi, const int T,
-                   const bool f16) {
+                   const int N, const bool f16) {
     if (lo > hi) return;
     int32_t d = 0;
-    for (; d + 16 * VALUE_VECTORS <= w->padded; d += 16 * VALUE_VECTORS) {
-        value_tile(w, query, lo, hi, d, T, VALUE_VECTORS, f16);
+    for (; d + 16 * N <= w->padded; d += 16 * N) {
+        if (T == VALUE_QUERIES && T > 2) value_many(w, query, lo, hi, d, f16);
+        else if (T == 2) value_two(w, query, lo, hi, d, f16);
+        else value_tile(w, query, lo, hi, d, T, N, f16);
     }
     for (; d < w->padded; d += 16) value_tile(w, query, lo, hi, d, T, 1, f16);
+}
+
+// T queries together over the keys that all of them see, each alone before and after.
+QN_TILE value_queries(const attention_work *w, int32_t q, const int T, const int N,
+                      const bool f16) {
+    const query_state *s = &w->state[q];
+    int32_t lo = s[0].lo, hi = s[0].hi;
+    for (int t = 1; t < T; t++) {
+        lo = QN_MAX(lo, s[t].lo);
+        hi = QN_MIN(hi, s[t].hi);
+    }
+    if (lo > hi) lo = hi + 1; // nothing in common: all of it is "after"
+    for (int t = 0; t < T; t++) {
+        value_keys(w, q + t, s[t].lo, QN_MIN(lo - 1, s[t].hi), 1, VALUE_VECTORS_ONE, f16);
+    }
+    value_keys(w, q, lo, hi, T, N, f16);
+    for (int t = 0; t < T; t++) {
+        value_keys(w, q + t, QN_MAX(hi + 1, s[t].lo), s[t].hi, 1, VALUE_VECTORS_ONE, f16);
+    }
 }
 
 QN_TILE value_span(const attention_work *w, const bool f16) {
     memset(w->part, 0, (size_t)w->n_queries * (size_t)w->padded * sizeof(float));
     int32_t q = 0;
-    for (; q + VALUE_QUERIES <= w->n_queries; q += VALUE_QUERIES) {
-        // Together over the keys that all of them see, each alone before and after.
-        int32_t lo = w->state[q].lo, hi = w->state[q].hi;
-        for (int32_t t = 1; t < VALUE_QUERIES; t++) {
-            lo = QN_MAX(lo, w->state[q + t].lo);
-            hi = QN_MIN(hi, w->state[q + t].hi);
-        }
-        if (lo > hi) {
-            for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
-                value_keys(w, t, w->state[t].lo, w->state[t].hi, 1, f16);
-            }
-            continue;
-        }
-        for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
-            value_keys(w, t, w->state[t].lo, lo - 1, 1, f16);
-        }
-        value_keys(w, q, lo, hi, VALUE_QUERIES, f16);
-        for (int32_t t = q; t < q + VALUE_QUERIES; t++) {
-            value_keys(w, t, hi + 1, w->state[t].hi, 1, f16);
-        }
+    for (; VALUE_QUERIES > 2 && q + VALUE_QUERIES <= w->n_queries; q += VALUE_QUERIES) {
+        value_queries(w, q, VALUE_QUERIES, VALUE_VECTORS, f16);
+    }
+    for (; VALUE_QUERIES > 1 && q + 2 <= w->n_queries; q += 2) {
+        value_queries(w, q, 2, VALUE_VECTORS_TWO, f16);
     }
     for (; q < w->n_queries; q++) {
-        value_keys(w, q, w->state[q].lo, w->state[q].hi, 1, f16);
+        value_keys(w, q, w->state[q].lo, w->state[q].hi, 1, VALUE_VECTORS_ONE, f16);
     }
 }
 
@@ -238,11 +275,16 @@ static void attention_rows(const attention_args *a) {
     attention_work w = {.a = a, .n_queries = a->n_rows * a->n_group,
                         .padded = round_up16(a->head_dim)};
     const size_t n = (size_t)w.n_queries, row = (size_t)w.padded;
-    w.scores = a->scratch;
+    w.queries = a->scratch;
+    w.scores = w.queries + n * (size_t)a->head_dim;
     w.part = w.scores + n * QN_KV_SPAN;
     w.out = w.part + n * row;
     w.state = (query_state *)(void *)(w.out + n * row);
-    for (int32_t q = 0; q < w.n_queries; q++) w.state[q] = (query_state){0};
+    for (int32_t q = 0; q < w.n_queries; q++) {
+        const float *src = query_at(a, q);
+        for (int32_t d = 0; d < a->head_dim; d++) w.queries[(size_t)d * n + (size_t)q] = src[d];
+        w.state[q] = (query_state){0};
+    }
     const int32_t last = a->pos + a->n_rows - 1;
     const int32_t first = a->window && a->pos >= a->window ? a->pos - a->window + 1 : 0;
     for (int32_t span = first / QN_KV_SPAN * QN_KV_SPAN; span <= last; span += QN_KV_SPAN) {

@@ -113,17 +113,19 @@ QN_TILE int_tile(const linear_args *a, int32_t panel, int32_t token, const int P
     }
 }
 
-// All tokens against P panels.
+// All tokens against P panels, in tiles of nearly the same size.
 QN_TILE int_panels(const linear_args *a, int32_t panel, const int P, const int bits) {
-    int32_t t = 0;
-    for (; a->m - t >= 6; t += 6) int_tile(a, panel, t, P, 6, bits);
-    switch (a->m - t) {
-    case 5: int_tile(a, panel, t, P, 5, bits); break;
-    case 4: int_tile(a, panel, t, P, 4, bits); break;
-    case 3: int_tile(a, panel, t, P, 3, bits); break;
-    case 2: int_tile(a, panel, t, P, 2, bits); break;
-    case 1: int_tile(a, panel, t, P, 1, bits); break;
-    default: break;
+    int32_t tiles = QN_CEIL_DIV(a->m, 6);
+    for (int32_t t = 0, n; t < a->m; t += n, tiles--) {
+        n = QN_CEIL_DIV(a->m - t, tiles);
+        switch (n) {
+        case 6: int_tile(a, panel, t, P, 6, bits); break;
+        case 5: int_tile(a, panel, t, P, 5, bits); break;
+        case 4: int_tile(a, panel, t, P, 4, bits); break;
+        case 3: int_tile(a, panel, t, P, 3, bits); break;
+        case 2: int_tile(a, panel, t, P, 2, bits); break;
+        default: int_tile(a, panel, t, P, 1, bits); break;
+        }
     }
 }
 

@@ -11,7 +11,8 @@ typedef __m512 v16;
 
 enum {
     LINEAR_PANELS = 4, LINEAR_PANELS_ONE = 8, LINEAR_TOKENS = 6,
-    SCORE_SUBS = 2, SCORE_QUERIES = 8, VALUE_QUERIES = 4, VALUE_VECTORS = 4,
+    SCORE_SUBS = 2, SCORE_SUBS_FEW = 4, SCORE_QUERIES = 8,
+    VALUE_QUERIES = 4, VALUE_VECTORS = 4, VALUE_VECTORS_TWO = 8, VALUE_VECTORS_ONE = 8,
 };
 
 static inline v16 v16_set1(float x) { return _mm512_set1_ps(x); }

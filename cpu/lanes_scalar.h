@@ -19,7 +19,8 @@ typedef struct v16 {
 // Tile sizes: how many accumulators the register file holds.
 enum {
     LINEAR_PANELS = 1, LINEAR_PANELS_ONE = 1, LINEAR_TOKENS = 1,
-    SCORE_SUBS = 1, SCORE_QUERIES = 1, VALUE_QUERIES = 1, VALUE_VECTORS = 1,
+    SCORE_SUBS = 1, SCORE_SUBS_FEW = 1, SCORE_QUERIES = 1,
+    VALUE_QUERIES = 1, VALUE_VECTORS = 1, VALUE_VECTORS_TWO = 1, VALUE_VECTORS_ONE = 1,
 };
 
 #define V16_EACH for (int i = 0; i < 16; i++)
