@@ -99,6 +99,12 @@ static bool emit(tpl_render *r, tpl_str *s) {
     return true;
 }
 
+// What a call or filter block gives is not converted: Jinja2 fails on all but strings.
+static bool emit_block(tpl_render *r, tpl_val v) {
+    if (v.kind == V_STR) return emit(r, v.u.s);
+    return tpl_fail(r, QN_ERR_INVALID, "block gives %s, not a string", tpl_type_name(v));
+}
+
 // Executes a body and makes a string of what it writes.
 static tpl_flow capture(tpl_render *r, tpl_scope *sc, const tpl_node *body, tpl_val *out) {
     tpl_builder b = {0};
@@ -213,9 +219,7 @@ static bool call_block(tpl_render *r, tpl_scope *sc, const tpl_node *n) {
     tpl_node node = *n->a;
     node.call = &call;
     tpl_val v;
-    if (!tpl_eval(r, sc, &node, &v)) return false;
-    tpl_str *s = tpl_to_str(r, v);
-    return s && emit(r, s);
+    return tpl_eval(r, sc, &node, &v) && emit_block(r, v);
 }
 
 // ---- Loops ----------------------------------------------------------------------------------
@@ -311,8 +315,7 @@ static tpl_flow exec_block(tpl_render *r, tpl_scope *sc, const tpl_node *n) {
     if (flow != FLOW_NEXT) return flow; // break: what was captured is dropped
     if (n->b && !tpl_eval_chain(r, sc, n->b, v, &v)) return FLOW_FAIL;
     if (n->kind == N_SETBLOCK) return assign(r, sc, n->a, v) ? FLOW_NEXT : FLOW_FAIL;
-    tpl_str *s = tpl_to_str(r, v);
-    return s && emit(r, s) ? FLOW_NEXT : FLOW_FAIL;
+    return emit_block(r, v) ? FLOW_NEXT : FLOW_FAIL;
 }
 
 static tpl_flow exec_node(tpl_render *r, tpl_scope *sc, const tpl_node *n) {

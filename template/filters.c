@@ -73,6 +73,7 @@ static tpl_args drop_first(const tpl_args *args, size_t n) {
 }
 
 static bool f_map(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out) {
+    if (!tpl_truth(v)) return give_seq(tpl_seq_new(r, SEQ_GEN, 0), out); // even if not iterable
     tpl_seq *in = tpl_iterate(r, v), *res = in ? tpl_seq_new(r, SEQ_GEN, in->n) : NULL;
     if (!res) return false;
     if (args->n == 0) {
@@ -113,6 +114,7 @@ static bool f_map(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out) 
 static bool pick(tpl_render *r, tpl_val v, const tpl_args *args, bool attr, bool want,
                  tpl_val *out) {
     size_t skip = attr ? 1 : 0;
+    if (!tpl_truth(v)) return give_seq(tpl_seq_new(r, SEQ_GEN, 0), out); // even if not iterable
     if (args->n < skip) return tpl_fail(r, QN_ERR_INVALID, "missing parameter for attribute name");
     int test = -1;
     if (args->n > skip) {
@@ -202,18 +204,45 @@ static tpl_seq *sorted(tpl_render *r, const tpl_seq *in, keyed *v, bool down) {
     return s;
 }
 
+// The sort key of an item: the values of one or several attributes ("a,b.c"), as a list, so that equal
+// values need no order of their own (as Jinja2 does).
+static bool sort_key(tpl_render *r, tpl_val item, tpl_val attr, bool lower, tpl_val *out) {
+    tpl_seq *key = tpl_seq_new(r, SEQ_LIST, 1);
+    if (!key) return false;
+    const tpl_str *s = attr.kind == V_STR ? attr.u.s : NULL;
+    size_t from = 0;
+    for (;;) {
+        const char *comma = s ? memchr(s->data + from, ',', s->len - from) : NULL;
+        size_t to = comma ? (size_t)(comma - s->data) : s ? s->len : 0;
+        tpl_val part = attr, v;
+        if (s) {
+            tpl_str *name = tpl_str_sub(r, s, from, to - from);
+            if (!name) return false;
+            part = tpl_strval(name);
+        }
+        if (!tpl_step(r, 1) || !get_path(r, item, part, NULL, lower, &v) ||
+            !tpl_seq_push(r, key, v)) {
+            return false;
+        }
+        if (!comma) break;
+        from = to + 1;
+    }
+    *out = tpl_seqval(key);
+    return true;
+}
+
 static bool f_sort(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out) {
     tpl_val p[3];
     if (!tpl_bind(r, "sort", args, PARAMS("reverse", "case_sensitive", "attribute"), 3, 0, p)) {
         return false;
     }
     tpl_seq *in = tpl_iterate(r, v);
-    if (!in) return false;
-    if (p[2].kind == V_STR && tpl_flatten(r, p[2].u.s) &&
-        memchr(p[2].u.s->data, ',', p[2].u.s->len)) {
-        return tpl_fail(r, QN_ERR_UNSUPPORTED, "sort by several attributes");
+    if (!in || (p[2].kind == V_STR && !tpl_flatten(r, p[2].u.s))) return false;
+    keyed *k = tpl_array(r, in->n, sizeof *k);
+    for (size_t i = 0; k && i < in->n; i++) {
+        k[i].item = in->items[i];
+        if (!sort_key(r, k[i].item, p[2], !tpl_truth(p[1]), &k[i].key)) return false;
     }
-    keyed *k = keyed_items(r, in, p[2], !tpl_truth(p[1]));
     return k && give_seq(sorted(r, in, k, tpl_truth(p[0])), out);
 }
 
@@ -576,6 +605,10 @@ static bool blanks_arg(tpl_render *r, tpl_val v, tpl_str **out) {
 static bool f_indent(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out) {
     tpl_val p[3];
     if (!tpl_bind(r, "indent", args, PARAMS("width", "first", "blank"), 3, 0, p)) return false;
+    if (v.kind == V_UNDEF) return tpl_fail_undefined(r, v);
+    if (v.kind != V_STR) {
+        return tpl_fail(r, QN_ERR_INVALID, "indent needs a string, not %s", tpl_type_name(v));
+    }
     tpl_str *s = flat_str(r, v), *by;
     if (p[0].kind == V_MISSING) p[0] = tpl_int(4);
     if (!s || !blanks_arg(r, p[0], &by)) return false;

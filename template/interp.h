@@ -425,6 +425,8 @@ bool tpl_is_space(uint32_t cp); // as Python's str.isspace
 // The length of the white space character at s, 0 if there is none there.
 size_t tpl_space_at(const char *s, size_t len);
 size_t tpl_space_before(const char *s, size_t len); // that ends at s + len
+// The first place of a flat needle in s, or NULL.
+const char *tpl_find(const char *s, size_t len, const tpl_str *needle);
 enum { CASE_UPPER, CASE_LOWER, CASE_CAPITALIZE, CASE_TITLE, CASE_SWAP };
 tpl_str *tpl_case(tpl_render *r, tpl_str *s, int how);
 tpl_str *tpl_strip(tpl_render *r, tpl_str *s, tpl_str *chars, bool left, bool right);

@@ -129,7 +129,7 @@ static bool split(tpl_render *r, const tpl_str *s, tpl_val sep_v, int64_t max, b
     size_t from = 0, to = s->len;
     if (sep && !right) {
         const char *p;
-        while (max != 0 && (p = memmem(s->data + from, to - from, sep->data, sep->len))) {
+        while (max != 0 && (p = tpl_find(s->data + from, to - from, sep))) {
             size_t at = (size_t)(p - s->data);
             if (!push_sub(r, v, s, from, at)) return false;
             from = at + sep->len;
@@ -187,7 +187,7 @@ static bool partition(tpl_render *r, tpl_str *s, tpl_str *sep, bool right, tpl_v
     if (sep->len == 0) return tpl_fail(r, QN_ERR_INVALID, "empty separator");
     if (!tpl_work(r, s->len) || (right && !work_reverse(r, s, sep))) return false;
     const char *p = right ? find_last(s->data, s->len, sep)
-                          : memmem(s->data, s->len, sep->data, sep->len);
+                          : tpl_find(s->data, s->len, sep);
     tpl_seq *v = tpl_seq_new(r, SEQ_TUPLE, 3);
     if (!v) return false;
     size_t at = p ? (size_t)(p - s->data) : right ? 0 : s->len;
@@ -223,7 +223,7 @@ static bool window(tpl_render *r, tpl_str *s, const tpl_val *v, size_t *from, si
 }
 
 static bool search(tpl_render *r, tpl_str *s, int id, const tpl_val *v, tpl_val *out) {
-    tpl_str *n;
+    tpl_str *n = NULL;
     size_t from, to, chars;
     if (!need_str(r, v[0], &n) || !window(r, s, v + 1, &from, &to, &chars)) return false;
     bool right = id == M_RFIND || id == M_RINDEX;
@@ -231,7 +231,7 @@ static bool search(tpl_render *r, tpl_str *s, int id, const tpl_val *v, tpl_val 
     const char *p = NULL;
     if (from <= to) {
         p = right ? find_last(s->data + from, to - from, n)
-                  : (n->len ? memmem(s->data + from, to - from, n->data, n->len) : s->data + from);
+                  : (n->len ? tpl_find(s->data + from, to - from, n) : s->data + from);
     }
     if (!p && (id == M_INDEX || id == M_RINDEX)) {
         return tpl_fail(r, QN_ERR_INVALID, "substring not found");
@@ -252,7 +252,7 @@ static bool affix(tpl_render *r, tpl_str *s, bool end, const tpl_val *v, tpl_val
     const tpl_seq *all = v[0].kind == V_SEQ && v[0].u.seq->type == SEQ_TUPLE ? v[0].u.seq : &one;
     bool yes = false;
     for (size_t i = 0; i < all->n && !yes; i++) {
-        tpl_str *t;
+        tpl_str *t = NULL;
         if (!need_str(r, all->items[i], &t) || !tpl_step(r, 1) || !tpl_work(r, t->len)) return false;
         yes = from <= to && t->len <= to - from &&
               memcmp(s->data + (end ? to - t->len : from), t->data, t->len) == 0;
@@ -410,7 +410,7 @@ static bool str_method(tpl_render *r, tpl_str *s, int id, const tpl_args *args, 
             *out = tpl_int(from <= to ? (int64_t)hits + 1 : 0);
             return true;
         }
-        for (const char *p; from < to && (p = memmem(s->data + from, to - from, a->data, a->len));) {
+        for (const char *p; from < to && (p = tpl_find(s->data + from, to - from, a));) {
             hits++;
             from = (size_t)(p - s->data) + a->len;
         }

@@ -221,8 +221,7 @@ bool tpl_slice(tpl_render *r, tpl_val obj, tpl_val lo_v, tpl_val hi_v, tpl_val s
         if (obj.kind == V_UNDEF) {
             return tpl_fail_undefined(r, obj);
         }
-        *out = tpl_undef_named(r, "'%s' object has no such slice", tpl_type_name(obj));
-        return true;
+        return tpl_fail(r, QN_ERR_INVALID, "'%s' object cannot be sliced", tpl_type_name(obj));
     }
     if (!slice_index(r, step_v, &step, &has_step) || !slice_index(r, lo_v, &lo, &has_lo) ||
         !slice_index(r, hi_v, &hi, &has_hi)) {
@@ -249,7 +248,13 @@ bool tpl_slice(tpl_render *r, tpl_val obj, tpl_val lo_v, tpl_val hi_v, tpl_val s
     if (!from) return false;
     tpl_seq *s = tpl_seq_new(r, str ? SEQ_LIST : from->type, 0);
     if (!s) return false;
-    if (from->type == SEQ_RANGE) s->type = SEQ_LIST;
+    if (from->type == SEQ_RANGE && (__builtin_mul_overflow(lo, from->step, &s->start) ||
+                                    __builtin_add_overflow(s->start, from->start, &s->start) ||
+                                    __builtin_mul_overflow(hi, from->step, &s->stop) ||
+                                    __builtin_add_overflow(s->stop, from->start, &s->stop) ||
+                                    __builtin_mul_overflow(step, from->step, &s->step))) {
+        return overflow(r);
+    }
     for (int64_t i = lo; step > 0 ? i < hi : i > hi;) {
         if (!tpl_seq_push(r, s, from->items[i])) return false;
         if (__builtin_add_overflow(i, step, &i)) break;

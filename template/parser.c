@@ -453,13 +453,19 @@ static tpl_node *parse_postfix(parser *p, tpl_node *n) {
     return n;
 }
 
-// A name of a filter or test: words with dots between.
+// The name of a filter or test: words with dots between (none of ours has a dot, but the error must
+// come only where it is used).
 static tpl_str *parse_dotted(parser *p) {
     if (p->cur.kind != T_NAME) return unexpected(p, "a name");
-    tpl_str *s = new_str(p, p->cur.text);
-    if (!s || !next(p)) return NULL;
-    if (is_op(p, OP_DOT)) return fail(p, QN_ERR_FORMAT, p->cur.line, "no filter or test has a dot");
-    return s;
+    qn_str text = p->cur.text;
+    if (!next(p)) return NULL;
+    while (skip_op(p, OP_DOT)) {
+        if (p->cur.kind != T_NAME) return unexpected(p, "a name");
+        // All of it lies in the source, from the first word to the last.
+        text.len = (size_t)(p->cur.text.data + p->cur.text.len - text.data);
+        if (!next(p)) return NULL;
+    }
+    return new_str(p, text);
 }
 
 // One filter, its name being the current token.

@@ -495,7 +495,8 @@ tpl_str *tpl_percent(tpl_render *r, tpl_str *fmt, tpl_val args) {
         tpl_str *s = percent_item(r, conv, flags, num[0], num[1], v);
         if (!s || !tpl_builder_str(r, &b, s)) return NULL;
     }
-    bool all = a.seq ? a.at == a.seq->n : a.taken || args.kind == V_DICT || args.kind == V_SEQ;
+    bool all = a.seq ? a.at == a.seq->n : a.taken || args.kind == V_DICT || args.kind == V_SEQ ||
+                                            args.kind == V_UNDEF;
     if (!all) {
         tpl_fail(r, QN_ERR_INVALID, "not all arguments converted during string formatting");
         return NULL;
@@ -504,6 +505,11 @@ tpl_str *tpl_percent(tpl_render *r, tpl_str *fmt, tpl_val args) {
 }
 
 // ---- Work on strings ------------------------------------------------------------------------
+
+const char *tpl_find(const char *s, size_t len, const tpl_str *needle) {
+    if (needle->len == 1) return memchr(s, needle->data[0], len);
+    return memmem(s, len, needle->data, needle->len); // linear in glibc, whatever the needle
+}
 
 tpl_str *tpl_case(tpl_render *r, tpl_str *s, int how) {
     if (!tpl_flatten(r, s)) return NULL;
@@ -606,7 +612,7 @@ tpl_str *tpl_replace(tpl_render *r, tpl_str *s, tpl_str *from, tpl_str *to, int6
         return tpl_builder_finish(r, &b);
     }
     while (count != 0) {
-        const char *p = memmem(s->data + at, s->len - at, from->data, from->len);
+        const char *p = tpl_find(s->data + at, s->len - at, from);
         if (!p) break;
         size_t hit = (size_t)(p - s->data);
         if (!tpl_step(r, 1) || !tpl_builder_sub(r, &b, s, at, hit - at) ||

@@ -452,7 +452,7 @@ int tpl_contains(tpl_render *r, tpl_val item, tpl_val in) {
             return -1;
         }
         return item.u.s->len == 0 ||
-               memmem(in.u.s->data, in.u.s->len, item.u.s->data, item.u.s->len) != NULL;
+               tpl_find(in.u.s->data, in.u.s->len, item.u.s) != NULL;
     case V_DICT: {
         tpl_val v;
         return tpl_dict_get(r, in.u.d, item, &v);
@@ -557,7 +557,7 @@ static bool hash_value(tpl_render *r, tpl_val v, uint64_t *out, int depth) {
         if (v.u.seq->type == SEQ_TUPLE) {
             uint64_t h = seed;
             for (size_t i = 0; i < v.u.seq->n; i++) {
-                uint64_t e;
+                uint64_t e = 0;
                 if (!hash_value(r, v.u.seq->items[i], &e, depth + 1)) return false;
                 h = qn_hash_u64(h * 31 + e);
             }
@@ -625,8 +625,8 @@ static bool build_index(tpl_render *r, tpl_dict *d, size_t slots) {
 }
 
 bool tpl_dict_put(tpl_render *r, tpl_dict *d, tpl_val key, tpl_val value) {
-    uint64_t h;
-    size_t e, slot;
+    uint64_t h = 0;
+    size_t e = 0, slot = 0;
     if (!hash_value(r, key, &h, 0) || !find_entry(r, d, key, h, &e, &slot)) return false;
     if (e) {
         d->items[e - 1].value = value;
@@ -643,8 +643,8 @@ bool tpl_dict_put(tpl_render *r, tpl_dict *d, tpl_val key, tpl_val value) {
 }
 
 int tpl_dict_get(tpl_render *r, const tpl_dict *d, tpl_val key, tpl_val *out) {
-    uint64_t h;
-    size_t e, slot;
+    uint64_t h = 0;
+    size_t e = 0, slot = 0;
     if (!hash_value(r, key, &h, 0) || !find_entry(r, d, key, h, &e, &slot)) return -1;
     if (!e) return 0;
     *out = d->items[e - 1].value;
@@ -652,8 +652,8 @@ int tpl_dict_get(tpl_render *r, const tpl_dict *d, tpl_val key, tpl_val *out) {
 }
 
 bool tpl_dict_remove(tpl_render *r, tpl_dict *d, tpl_val key) {
-    uint64_t h;
-    size_t e, slot;
+    uint64_t h = 0;
+    size_t e = 0, slot = 0;
     if (!hash_value(r, key, &h, 0) || !find_entry(r, d, key, h, &e, &slot)) return false;
     if (!e) return true;
     if (!tpl_work(r, (d->n - e) * sizeof *d->items)) return false;
