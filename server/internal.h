@@ -72,6 +72,7 @@ struct qn_server {
     qn_loop *loops;
     size_t n_loops;
     atomic_int phase;
+    atomic_int others; // loops but the first that run
     qn_wakeup stop; // written by qn_server_stop, watched by the first loop
     struct event *stop_event;
 };

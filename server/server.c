@@ -62,7 +62,8 @@ static void on_drain_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     if (qn_http_server_busy(l->http) == 0) {
-        event_base_loopbreak(l->base);
+        // The first loop is the last to leave: it takes the second signal.
+        if (l->index > 0 || atomic_load(&l->server->others) == 0) event_base_loopbreak(l->base);
         return;
     }
     uint64_t now = qn_os_now_ns();
@@ -165,6 +166,19 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
     return QN_OK;
 }
 
+// From here on a signal drains; one that comes before run is seen by it.
+static qn_status watch_signals(struct qn_server *s, qn_error *err) {
+    qn_loop *l = &s->loops[0];
+    signal(SIGPIPE, SIG_IGN);
+    l->sigterm = evsignal_new(l->base, SIGTERM, on_signal, s);
+    l->sigint = evsignal_new(l->base, SIGINT, on_signal, s);
+    if (!l->sigterm || !l->sigint || event_add(l->sigterm, NULL) != 0 ||
+        event_add(l->sigint, NULL) != 0) {
+        return qn_fail(err, QN_ERR_NOMEM, "cannot watch signals");
+    }
+    return QN_OK;
+}
+
 static void free_event(struct event *e) {
     if (e) event_free(e);
 }
@@ -189,6 +203,7 @@ static void loop_run(void *arg) {
     qn_loop *l = arg;
     follow_phase(l);
     if (l->phase != QN_PHASE_STOP) event_base_dispatch(l->base);
+    if (l->index > 0) atomic_fetch_sub(&l->server->others, 1);
 }
 
 // ---------------------------------------------------------------- life
@@ -290,6 +305,7 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
     for (size_t i = 0; st == QN_OK && i < s->n_loops; i++) {
         st = loop_open(s, (int)i, &s->loops[i], err);
     }
+    if (st == QN_OK && s->options.handle_signals) st = watch_signals(s, err);
     if (st == QN_OK) {
         *out = s;
         return QN_OK;
@@ -304,24 +320,16 @@ int32_t qn_server_port(const qn_server *s) { return s->port; }
 qn_status qn_server_run(qn_server *s, qn_error *err) {
     qn_status st = QN_OK;
     qn_loop *first = &s->loops[0];
-    if (s->options.handle_signals) {
-        signal(SIGPIPE, SIG_IGN);
-        first->sigterm = evsignal_new(first->base, SIGTERM, on_signal, s);
-        first->sigint = evsignal_new(first->base, SIGINT, on_signal, s);
-        if (!first->sigterm || !first->sigint || event_add(first->sigterm, NULL) != 0 ||
-            event_add(first->sigint, NULL) != 0) {
-            return qn_fail(err, QN_ERR_NOMEM, "cannot watch signals");
-        }
-    }
     first->logged_ns = qn_os_now_ns();
     for (size_t i = 1; st == QN_OK && i < s->n_loops; i++) {
         char name[16];
         snprintf(name, sizeof name, "quern-io-%d", (int)i);
+        atomic_fetch_add(&s->others, 1);
         st = qn_thread_start(&s->loops[i].thread, name, loop_run, &s->loops[i], err);
+        if (st != QN_OK) atomic_fetch_sub(&s->others, 1);
     }
     if (st == QN_OK) loop_run(first);
-    // The first loop has nothing left, but others may: they see the phase by themselves.
-    if (atomic_load(&s->phase) == QN_PHASE_SERVE || st != QN_OK) raise_phase(s, QN_PHASE_STOP);
+    raise_phase(s, QN_PHASE_STOP);
     for (size_t i = 1; i < s->n_loops; i++) qn_thread_join(&s->loops[i].thread);
     return st;
 }

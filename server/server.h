@@ -32,11 +32,12 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     const char *metrics_prefix;     // "vllm:"
     const char *version;            // of the program; what /version says
     bool log_requests;              // one line for each
-    bool handle_signals;            // SIGTERM and SIGINT: see qn_server_run; SIGPIPE is ignored
+    bool handle_signals;            // SIGTERM and SIGINT: see qn_server_run; ignores SIGPIPE
     const qn_log *log;
 } qn_server_options;
 
-// Checks the options, listens (connections wait until run). Strings are copied.
+// Checks the options, listens (connections and, with handle_signals, signals wait until run). Strings
+// are copied.
 qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn_error *err);
 // The port that is listened on.
 int32_t qn_server_port(const qn_server *s);
