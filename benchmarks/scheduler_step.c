@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time of one scheduler step (plan, commit, take the events) with many running sequences. No model: each
-// row's result is an id that was made up.
+// Time of one scheduler step (plan, commit, take the events) with many running sequences. No model:
+// each row's result is an id that was made up.
 //
 //   scheduler_step [running [tokens of a prompt [steps]]]      default: 1024 512 2000
 //
-// "decode": all run, nobody comes or goes. "turnover": each ends after 64 tokens, a new one comes for it,
-// and 1,000 more wait. "short of blocks": short prompts and 512 tokens each, with blocks for half of
-// that, so that some are preempted.
+// "decode": all run, nobody comes or goes. "turnover": each ends after 64 tokens, a new one comes
+// for it, and 1,000 more wait. "short of blocks": short prompts and 512 tokens each, with blocks
+// for half of that, so that some are preempted.
 #include "base/os.h"
 #include "scheduler/scheduler.h"
 
@@ -40,8 +40,8 @@ static bool add(bench *b) {
     return qn_sched_add(b->s, &r, b->now, NULL) == QN_OK;
 }
 
-// Commits one step, takes its events, adds a request for each that ended. Returns seconds without the
-// adds, which a server does at another time.
+// Commits one step, takes its events, adds a request for each that ended. Returns seconds without
+// the adds, which a server does at another time.
 static double finish_step(bench *b, const qn_step_plan *plan, bool refill) {
     uint64_t begin = qn_os_now_ns();
     for (int32_t i = 0; i < plan->n_logits; i++) b->rows[i] = (qn_sched_row){1 + i % 1000, true};

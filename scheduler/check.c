@@ -145,7 +145,8 @@ bool qn_sched_check(const qn_sched *s, const char **reason) {
         // Each entry's block has one owner (check_seq), so equal counts mean that none is lost.
         REQUIRE(used[g] == s->config.n_blocks[g] - s->pools[g].n_free, "4: blocks lost");
         REQUIRE(owed[g] == s->reserved[g], "7: reserved blocks");
-        REQUIRE(s->reserved[g] >= 0 && s->reserved[g] <= s->pools[g].n_free, "7: promises too much");
+        REQUIRE(s->reserved[g] >= 0 && s->reserved[g] <= s->pools[g].n_free,
+                "7: promises too much");
         REQUIRE(draining[g] == s->draining[g], "8: draining blocks");
     }
     return check_orders(s, reason) && check_events(s, reason);

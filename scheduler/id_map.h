@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Request ids to record numbers: open addressing with a fixed number of places, at most half full, so
-// that nothing is allocated after init.
+// Request ids to record numbers: open addressing with a fixed number of places, at most half full,
+// so that nothing is allocated after init.
 #ifndef QN_SCHEDULER_ID_MAP_H
 #define QN_SCHEDULER_ID_MAP_H
 

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // The policy: what one step holds.
 //
-//   1. Decode. Each running sequence whose prompt is done gets one row, in (priority, arrival) order.
-//      One that needs a block when none is free waits for blocks that come back with the steps under
-//      way, or takes them from the last running sequence behind it (preemption by recompute). Never
-//      from one before it, so the first always moves on; never from one that has been preempted four
-//      times: those have quotas. One that finds nobody behind it waits: its blocks are of no use to
-//      those before it unless they ask for them, and then it is preempted.
-//   2. Prompts that run already, then 3. new ones, share the rows and the time that are left. The first
-//      of them gets at least a block's worth of rows (or what is left of max_rows, which is at least
-//      one, because at most max_rows sequences run): a step full of streams never stops a prompt.
+//   1. Decode. Each running sequence whose prompt is done gets one row, in (priority, arrival)
+//      order. One that needs a block when none is free waits for blocks that come back with the
+//      steps under way, or takes them from the last running sequence behind it (preemption by
+//      recompute). Never from one before it, so the first always moves on; never from one that has
+//      been preempted four times: those have quotas. One that finds nobody behind it waits: its
+//      blocks are of no use to those before it unless they ask for them, and then it is preempted.
+//   2. Prompts that run already, then 3. new ones, share the rows and the time that are left. The
+//      first of them gets at least a block's worth of rows (or what is left of max_rows, which is
+//      at least one, because at most max_rows sequences run): a step full of streams never stops a
+//      prompt.
 //
-// Quotas: a sequence is admitted only when all the blocks of its known tokens are free and unpromised;
-// its quota then promises them. So a prompt that was begun never runs out of blocks, two half-done
-// prompts cannot block each other, and preemption comes only from the growth of outputs, for which a
-// watermark is kept free.
+// Quotas: a sequence is admitted only when all the blocks of its known tokens are free and
+// unpromised; its quota then promises them. So a prompt that was begun never runs out of blocks,
+// two half-done prompts cannot block each other, and preemption comes only from the growth of
+// outputs, for which a watermark is kept free.
 #include "scheduler/state.h"
 
 #include <math.h>
@@ -163,12 +164,13 @@ static bool plan_has_room(const qn_sched *s, const qn_step_plan *plan, const qn_
 
 // ---- decode ----
 
-// Whether group by group there are blocks for one more row, now or (with drained) when those that end
-// have given theirs back. *window: a group that is short is a window group.
+// Whether group by group there are blocks for one more row, now or (with drained) when those that
+// end have given theirs back. *window: a group that is short is a window group.
 static bool has_blocks(const qn_sched *s, const qn_seq *x, bool drained, bool *window) {
     bool enough = true;
     for (int32_t g = 0; g < s->config.n_groups; g++) {
-        if (blocks_wanted(s, x, g, 1) <= available(s, x, g) + (drained ? s->draining[g] : 0)) continue;
+        int32_t coming = drained ? s->draining[g] : 0;
+        if (blocks_wanted(s, x, g, 1) <= available(s, x, g) + coming) continue;
         enough = false;
         *window |= s->config.groups[g].kind == QN_KV_WINDOW;
     }
@@ -183,15 +185,16 @@ static qn_seq *pick_victim(const qn_sched *s, int32_t index) {
     return NULL;
 }
 
-// Blocks for one more row of the sequence at run[index], by preemption where needed. False: not now.
+// Blocks for one more row of the sequence at run[index], by preemption where needed. False: not
+// now.
 static bool make_room(qn_sched *s, int32_t index) {
     qn_seq *x = &s->seqs[s->run[index]];
     bool preempted = false;
     for (;;) {
         bool window = false;
         if (has_blocks(s, x, false, &window)) break;
-        // Blocks may be coming back with the steps under way: from sequences that end, and in a window
-        // group from positions that the window passes. Worth a short wait.
+        // Blocks may be coming back with the steps under way: from sequences that end, and in a
+        // window group from positions that the window passes. Worth a short wait.
         bool patient = preempted || x->stalls < QN_SCHED_MAX_STALLS;
         bool drained = has_blocks(s, x, true, &window);
         if (s->n_in_flight > 0 && patient && (drained || (window && !preempted))) {
@@ -223,8 +226,8 @@ static void plan_decodes(qn_sched *s, qn_step_plan *plan, budget *b, double now)
 
 // ---- prompts ----
 
-// Rows of x in this step: what the budget and the blocks allow. Only a window group, whose quota may be
-// smaller than the chunk, ever has too few blocks.
+// Rows of x in this step: what the budget and the blocks allow. Only a window group, whose quota
+// may be smaller than the chunk, ever has too few blocks.
 static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_seq *x) {
     int32_t rows = affordable_rows(s, b, x->n_planned, qn_seq_total(x) - x->n_planned);
     for (int32_t g = 0; g < s->config.n_groups; g++) {
@@ -254,8 +257,8 @@ static void plan_running_prompts(qn_sched *s, qn_step_plan *plan, budget *b, dou
 }
 
 // The blocks that an admission promises. A prompt: those of its known tokens and of one more. After
-// four preemptions: all that it can ever need. In a window group no more than are live at a time, with
-// a chunk in each of two steps under way; chunks are cut to fit.
+// four preemptions: all that it can ever need. In a window group no more than are live at a time,
+// with a chunk in each of two steps under way; chunks are cut to fit.
 static int32_t quota_for(const qn_sched *s, const qn_seq *x, int32_t g) {
     const qn_kv_group *group = &s->config.groups[g];
     int32_t most = qn_seq_max_positions(x);
@@ -272,7 +275,8 @@ static int32_t quota_for(const qn_sched *s, const qn_seq *x, int32_t g) {
 
 static bool fits(const qn_sched *s, const qn_seq *x) {
     for (int32_t g = 0; g < s->config.n_groups; g++) {
-        if (s->pools[g].n_free - s->reserved[g] < quota_for(s, x, g) + watermark(s, g)) return false;
+        int32_t unpromised = s->pools[g].n_free - s->reserved[g];
+        if (unpromised < quota_for(s, x, g) + watermark(s, g)) return false;
     }
     return true;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The life cycle of sequences: records, slots, blocks, results, events. What a step holds is decided in
-// plan.c; the invariants are checked in check.c.
+// The life cycle of sequences: records, slots, blocks, results, events. What a step holds is
+// decided in plan.c; the invariants are checked in check.c.
 //
 //              add              plan: admit          commit, abort, plan: preempted or last token
 //   FREE ----------> WAITING ----------------> RUNNING ------------------------------> DRAINING
@@ -10,24 +10,25 @@
 //     '- taken - FINISHED <------------------ last step retired, has ended ------------------'
 //
 // Invariants (qn_sched_check; tests cite the numbers):
-//  1. Each record is in one state, and in the structure of that state only: WAITING in the queue, in
-//     its order; RUNNING in run[], by (priority, arrival); FREE in the free list.
+//  1. Each record is in one state, and in the structure of that state only: WAITING in the queue,
+//     in its order; RUNNING in run[], by (priority, arrival); FREE in the free list.
 //  2. The id map holds exactly the records that are not FREE and not dropped.
-//  3. A record has a slot iff it is RUNNING or DRAINING; each slot belongs to one record or is free.
-//  4. Every used block is in exactly one table entry, from first_live on, of a record with a slot; the
-//     entries before are -1. used + free = all, in each group.
+//  3. A record has a slot iff it is RUNNING or DRAINING; each slot belongs to one record or is
+//     free.
+//  4. Every used block is in exactly one table entry, from first_live on, of a record with a slot;
+//     the entries before are -1. used + free = all, in each group.
 //  5. A table covers exactly the planned tokens: n_table = ceil(n_planned / block_size).
-//  6. No block is given back while a step that uses it is uncommitted: first_live is at most the first
-//     block visible from n_computed, and a DRAINING record keeps all that it has.
+//  6. No block is given back while a step that uses it is uncommitted: first_live is at most the
+//     first block visible from n_computed, and a DRAINING record keeps all that it has.
 //  7. reserved is the sum of what the quotas still promise, and at most the free blocks: what was
 //     promised is there.
 //  8. draining is the sum of the blocks of DRAINING records, each of which is in a step.
 //  9. n_computed <= n_planned <= all its tokens, known and pending; equal when it is in no step. A
-//     RUNNING record has at least one token more than planned, and outputs, pending ones included, stay
-//     below max_output.
+//     RUNNING record has at least one token more than planned, and outputs, pending ones included,
+//     stay below max_output.
 // 10. waiting_tokens is the sum of the prompts in the queue; at most two steps are uncommitted.
-// 11. The ring holds at most one FINISHED for each record, exactly one for each that has ended and not
-//     been taken, and no more TOKENs than have room with those of the steps under way.
+// 11. The ring holds at most one FINISHED for each record, exactly one for each that has ended and
+//     not been taken, and no more TOKENs than have room with those of the steps under way.
 // 12. No record has been preempted more than four times.
 #include "scheduler/state.h"
 
@@ -68,8 +69,8 @@ static qn_status check_config(const qn_sched_config *c, qn_error *err) {
         }
         if (c->groups[g].kind == QN_KV_WINDOW &&
             (c->groups[g].window < 1 || c->groups[g].window > 1 << 26)) {
-            return qn_fail(err, QN_ERR_INVALID, "scheduler: KV group %d has a window of %d tokens", g,
-                           c->groups[g].window);
+            return qn_fail(err, QN_ERR_INVALID, "scheduler: KV group %d has a window of %d tokens",
+                           g, c->groups[g].window);
         }
     }
     if (!(c->max_step_seconds >= 0) || !isfinite(c->max_step_seconds)) {
@@ -80,22 +81,22 @@ static qn_status check_config(const qn_sched_config *c, qn_error *err) {
 
 static bool allocate(qn_sched *s) {
     const qn_sched_config *c = &s->config;
-    size_t max_seqs = (size_t)c->max_seqs, entries;
+    size_t max_seqs = (size_t)c->max_seqs, n_tables = max_seqs * (size_t)c->n_groups, entries;
     s->seqs = calloc((size_t)s->n_seqs, sizeof *s->seqs);
     s->free_seqs = calloc((size_t)s->n_seqs, sizeof *s->free_seqs);
     s->taken = calloc((size_t)s->n_seqs, sizeof *s->taken);
     s->slots = calloc(max_seqs, sizeof *s->slots);
     s->free_slots = calloc(max_seqs, sizeof *s->free_slots);
     s->run = calloc(max_seqs, sizeof *s->run);
-    if (!qn_mul_size(max_seqs * (size_t)c->n_groups, (size_t)s->blocks_per_seq, &entries)) return false;
+    if (!qn_mul_size(n_tables, (size_t)s->blocks_per_seq, &entries)) return false;
     s->tables = calloc(entries, sizeof *s->tables);
     s->events = calloc((size_t)s->event_cap, sizeof *s->events);
     for (int32_t g = 0; g < c->n_groups; g++) {
         if (!qn_block_pool_init(&s->pools[g], c->n_blocks[g])) return false;
     }
     // Those that were preempted come back to the queue on top of max_waiting.
-    return s->seqs && s->free_seqs && s->taken && s->slots && s->free_slots && s->run && s->tables &&
-           s->events && qn_id_map_init(&s->ids, s->n_seqs) &&
+    return s->seqs && s->free_seqs && s->taken && s->slots && s->free_slots && s->run &&
+           s->tables && s->events && qn_id_map_init(&s->ids, s->n_seqs) &&
            qn_wait_queue_init(&s->waiting, c->max_waiting + c->max_seqs);
 }
 
@@ -110,8 +111,8 @@ qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_erro
     s->run_cap = QN_MIN(config->max_seqs, config->max_rows);
     // In the queue, in slots, and ended but not taken.
     s->n_seqs = config->max_waiting + 3 * config->max_seqs;
-    // A FINISHED for each record; TOKENs of one commit that were not taken, of two steps under way, and
-    // of one commit more.
+    // A FINISHED for each record; TOKENs of one commit that were not taken, of two steps under way,
+    // and of one commit more.
     s->event_cap = s->n_seqs + 4 * config->max_seqs;
     double layers = 0;
     for (int32_t g = 0; g < config->n_groups; g++) layers += QN_MAX(config->groups[g].n_layers, 0);
@@ -239,7 +240,8 @@ static void enqueue(qn_sched *s, qn_seq *x) {
 // The one terminal event.
 static void end(qn_sched *s, qn_seq *x, qn_finish finish, int32_t stop_id) {
     x->ended = true;
-    push_event(s, x, (qn_sched_event){.kind = QN_SCHED_FINISHED, .finish = finish, .stop_id = stop_id});
+    push_event(s, x, (qn_sched_event){.kind = QN_SCHED_FINISHED, .finish = finish,
+                                      .stop_id = stop_id});
 }
 
 static void release_storage(qn_seq *x) {
@@ -304,8 +306,8 @@ static bool is_stop_id(const qn_seq *x, int32_t id) {
            bsearch(&id, x->stop_ids, (size_t)x->n_stop_ids, sizeof id, compare_ids) != NULL;
 }
 
-// Tokens of one sequence that all the blocks of group g hold; INT32_MAX: any number, because the window
-// gives blocks back.
+// Tokens of one sequence that all the blocks of group g hold; INT32_MAX: any number, because the
+// window gives blocks back.
 static int32_t capacity(const qn_sched *s, int32_t g) {
     const qn_kv_group *group = &s->config.groups[g];
     int32_t n = s->config.n_blocks[g], size = s->config.block_size;
@@ -320,8 +322,8 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
         return qn_fail(err, QN_ERR_INVALID, "max_tokens is %d, not at least 1", r->max_tokens);
     }
     if (r->min_tokens < 0 || r->min_tokens > r->max_tokens) {
-        return qn_fail(err, QN_ERR_INVALID, "min_tokens is %d, not 0..%d (max_tokens)", r->min_tokens,
-                       r->max_tokens);
+        return qn_fail(err, QN_ERR_INVALID, "min_tokens is %d, not 0..%d (max_tokens)",
+                       r->min_tokens, r->max_tokens);
     }
     if (r->n_stop_ids < 0 || (r->n_stop_ids > 0 && !r->stop_ids)) {
         return qn_fail(err, QN_ERR_INVALID, "malformed stop ids");
@@ -340,9 +342,10 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         if (r->n_prompt < capacity(s, g)) continue;
         return qn_fail(err, QN_ERR_LIMIT,
-                       "the prompt has %d tokens; with at least one token of output the KV cache can "
-                       "never hold more than %d (%d blocks of %d tokens)",
-                       r->n_prompt, capacity(s, g) - 1, s->config.n_blocks[g], s->config.block_size);
+                       "the prompt has %d tokens; with at least one token of output the KV cache "
+                       "can never hold more than %d (%d blocks of %d tokens)",
+                       r->n_prompt, capacity(s, g) - 1, s->config.n_blocks[g],
+                       s->config.block_size);
     }
     if (s->config.max_waiting_tokens > 0 && r->n_prompt > s->config.max_waiting_tokens) {
         return qn_fail(err, QN_ERR_LIMIT, "the prompt has %d tokens; the queue holds at most %lld",
@@ -363,8 +366,8 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
     if (s->config.max_waiting_tokens > 0 &&
         s->waiting_tokens > s->config.max_waiting_tokens - r->n_prompt) {
         return qn_fail(err, QN_ERR_BUSY,
-                       "the queue is full: %lld prompt tokens wait, and with this prompt's %d there "
-                       "would be more than %lld",
+                       "the queue is full: %lld prompt tokens wait, and with this prompt's %d "
+                       "there would be more than %lld",
                        (long long)s->waiting_tokens, r->n_prompt,
                        (long long)s->config.max_waiting_tokens);
     }

@@ -5,13 +5,13 @@
 //            add             plan: admitted            commit: a stop id or max_tokens
 //   (none) ------> WAITING ----------------> RUNNING ---------------------------------> (finished)
 //                     ^                        |
-//                     '------------------------'  plan: preempted (blocks freed, tokens kept; its KV
-//                                                  is computed again)
+//                     '------------------------'  plan: preempted (blocks freed, tokens kept;
+//                                                  its KV is computed again)
 //   abort: from any state; blocks in a step that is under way are freed when that step has retired.
 //
-// The caller's part of the bargain: take the events after each commit. If it does not, nothing is lost
-// and nothing grows: qn_sched_plan returns false while there is no room for the tokens of one more
-// step, and qn_sched_add says QN_ERR_BUSY while too many ended requests have not been taken.
+// The caller's part of the bargain: take the events after each commit. If it does not, nothing is
+// lost and nothing grows: qn_sched_plan returns false while there is no room for the tokens of one
+// more step, and qn_sched_add says QN_ERR_BUSY while too many ended requests have not been taken.
 #ifndef QN_SCHEDULER_SCHEDULER_H
 #define QN_SCHEDULER_SCHEDULER_H
 
@@ -35,8 +35,8 @@ typedef struct qn_sched_config {
     double max_step_seconds;        // with the step-time model; 0: no limit
 } qn_sched_config;
 
-// seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps seen.
-// Keys are those of qn_sched_plan_keys. A value that is negative or not finite counts as 0.
+// seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps
+// seen. Keys are those of qn_sched_plan_keys. A value that is negative or not finite counts as 0.
 typedef struct qn_step_time_model {
     double base, per_row, per_key;
 } qn_step_time_model;
@@ -45,7 +45,7 @@ typedef struct qn_sched_request {
     uint64_t id; // the caller's; not 0; unique among those that qn_sched_seq knows
     const int32_t *prompt; // copied
     int32_t n_prompt;      // >= 1
-    int32_t max_tokens;    // of output; >= 1; cut to max_len - n_prompt and to what all the blocks hold
+    int32_t max_tokens;    // of output; >= 1; cut to what max_len and all the blocks leave
     int32_t min_tokens;    // outputs before which no stop id ends the sequence; 0..max_tokens
     const int32_t *stop_ids; // copied; a sampled one of these ends the sequence (reason stop)
     int32_t n_stop_ids;    // at most 1024
@@ -58,7 +58,12 @@ typedef enum qn_sched_event_kind {
     QN_SCHED_FINISHED, // terminal: exactly one for each request that was added
 } qn_sched_event_kind;
 
-typedef enum qn_finish { QN_FINISH_STOP, QN_FINISH_LENGTH, QN_FINISH_ABORT, QN_FINISH_ERROR } qn_finish;
+typedef enum qn_finish {
+    QN_FINISH_STOP,
+    QN_FINISH_LENGTH,
+    QN_FINISH_ABORT,
+    QN_FINISH_ERROR,
+} qn_finish;
 
 typedef struct qn_sched_event {
     qn_sched_event_kind kind;
@@ -66,11 +71,11 @@ typedef struct qn_sched_event {
     int32_t token;     // TOKEN
     int32_t logit_row; // TOKEN: its row in the step that was committed
     qn_finish finish;  // FINISHED
-    int32_t stop_id;   // FINISHED by stop: the id that ended it (also given as a TOKEN before), else -1
+    int32_t stop_id;   // FINISHED by stop: the id that ended it (given as a TOKEN before); else -1
 } qn_sched_event;
 
-// What came back for one logit row: the sampled id; ok false: this row failed (NaN), its sequence ends
-// with QN_FINISH_ERROR.
+// What came back for one logit row: the sampled id; ok false: this row failed (NaN), its sequence
+// ends with QN_FINISH_ERROR.
 typedef struct qn_sched_row {
     int32_t id;
     bool ok;
@@ -81,25 +86,26 @@ void qn_sched_destroy(qn_sched *s);
 // May be called at any time.
 void qn_sched_set_step_time(qn_sched *s, const qn_step_time_model *model);
 
-// QN_ERR_LIMIT: can never fit (prompt and one token too long for max_len, for all the blocks there are
-// or for max_waiting_tokens);
-// QN_ERR_BUSY: the queue is full; QN_ERR_INVALID: malformed. now: seconds, any origin, never falling.
+// QN_ERR_LIMIT: can never fit (prompt and one token too long for max_len, for all the blocks there
+// are or for max_waiting_tokens); QN_ERR_BUSY: the queue is full; QN_ERR_INVALID: malformed. now:
+// seconds, any origin, never falling.
 qn_status qn_sched_add(qn_sched *s, const qn_sched_request *request, double now, qn_error *err);
-// Ends a live request with QN_FINISH_ABORT: its event comes with qn_sched_take_events (after the step
-// under way, if it is in one, has been committed); no TOKEN follows. false: no such live request.
+// Ends a live request with QN_FINISH_ABORT: its event comes with qn_sched_take_events (after the
+// step under way, if it is in one, has been committed); no TOKEN follows. false: no such live
+// request.
 bool qn_sched_abort(qn_sched *s, uint64_t id);
 
 // Plans one step into plan (made by qn_sched_make_plan). false: nothing to do (now: while a step is
-// uncommitted there may be more to do after its commit). At most two planned steps may be uncommitted
-// (a third: false); sequences whose last token is still to come get QN_TOKEN_PENDING.
+// uncommitted there may be more to do after its commit). At most two planned steps may be
+// uncommitted (a third: false); sequences whose last token is still to come get QN_TOKEN_PENDING.
 bool qn_sched_plan(qn_sched *s, double now, qn_step_plan *plan);
 // A plan large enough for any step of this scheduler; free() it.
 qn_step_plan *qn_sched_make_plan(const qn_sched *s);
-// The keys that the plan's rows attend to, averaged over the layers of all groups: what per_key of the
-// step-time model is about.
+// The keys that the plan's rows attend to, averaged over the layers of all groups: what per_key of
+// the step-time model is about.
 double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan);
-// The oldest uncommitted step's results, in the plan's logit-row order [plan->n_logits]. A plan that is
-// not the oldest uncommitted one is ignored. A negative id counts as a row that failed.
+// The oldest uncommitted step's results, in the plan's logit-row order [plan->n_logits]. A plan
+// that is not the oldest uncommitted one is ignored. A negative id counts as a row that failed.
 void qn_sched_commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *rows, double now);
 // The step failed as a whole: its sequences end with QN_FINISH_ERROR.
 void qn_sched_commit_failed(qn_sched *s, const qn_step_plan *plan, double now);
@@ -112,11 +118,12 @@ typedef struct qn_sched_seq_info {
     double arrived, first_scheduled, first_token; // seconds; 0: not yet
     int32_t preemptions;
 } qn_sched_seq_info;
-// Knows a request from its add until the first call of add, plan, commit, commit_failed or take_events
-// after its FINISHED event was taken: so it can be asked about while that event is handled.
+// Knows a request from its add until the first call of add, plan, commit, commit_failed or
+// take_events after its FINISHED event was taken: so it can be asked about while that event is
+// handled.
 bool qn_sched_seq(const qn_sched *s, uint64_t id, qn_sched_seq_info *info);
-// The request in a batch slot; 0: none, or one whose FINISHED event was given. A slot changes hands only
-// when every step that it was in has been committed.
+// The request in a batch slot; 0: none, or one whose FINISHED event was given. A slot changes hands
+// only when every step that it was in has been committed.
 uint64_t qn_sched_slot_id(const qn_sched *s, int32_t slot);
 
 typedef struct qn_sched_stats {

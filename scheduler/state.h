@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scheduler's insides, shared by its own files only. The invariants are at the top of scheduler.c.
+// The scheduler's insides, shared by its own files only. The invariants are at the top of
+// scheduler.c.
 #ifndef QN_SCHEDULER_STATE_H
 #define QN_SCHEDULER_STATE_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The waiting requests in the order in which they are looked at: by priority (lower first), then
-// those that were preempted, then by arrival. A sorted array that moves its shorter side: arrivals go
-// to the end and admissions leave at the front, both without moving anything.
+// those that were preempted, then by arrival. A sorted array that moves its shorter side: arrivals
+// go to the end and admissions leave at the front, both without moving anything.
 #ifndef QN_SCHEDULER_WAIT_QUEUE_H
 #define QN_SCHEDULER_WAIT_QUEUE_H
 

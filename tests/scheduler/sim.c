@@ -509,7 +509,8 @@ static bool execute(sim *m, flight *f) {
         request *r = find_uid(m, f->uids[i]);
         for (int32_t row = 0; row < p->query_len; row++) {
             int32_t pos = p->position + row;
-            // Every row reads; to save time, all keys for the rows that matter, else first and last.
+            // Every row reads; to save time, all keys for the rows that matter, else first and
+            // last.
             bool wants_logits = row >= p->query_len - p->n_logits;
             uint64_t h = 1;
             for (int32_t g = 0; g < m->config.n_groups; g++) {
@@ -720,8 +721,8 @@ static bool one_round(sim *m, bool *idle) {
         if (m->n_flights > 0 && (skipped = chance(m, 0.1))) break;
         if (!plan_step(m, &planned)) return false;
         if (planned && chance(m, 0.5)) {
-            // A device that is fast runs the step now; a slow one when its results are asked for. Steps
-            // run in order.
+            // A device that is fast runs the step now; a slow one when its results are asked for.
+            // Steps run in order.
             for (int32_t i = 0; i < m->n_flights; i++) {
                 flight *f = &m->flights[i];
                 if (!f->executed && !execute(m, f)) return false;

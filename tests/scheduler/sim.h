@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A simulated engine around the real scheduler: random traffic, a fake device with a shadow of its KV
-// cache, a fake model, a fake clock, all from one seed. After each call it asks the scheduler to check
-// itself, and checks from outside, knowing nothing of the scheduler's insides:
+// A simulated engine around the real scheduler: random traffic, a fake device with a shadow of its
+// KV cache, a fake model, a fake clock, all from one seed. After each call it asks the scheduler to
+// check itself, and checks from outside, knowing nothing of the scheduler's insides:
 //  - plans are well formed and within the budgets;
-//  - each KV cell that a row reads was written by the same sequence, for that position, with the token
-//    that belongs there, and blocks of a step under way are given to nobody else;
-//  - each request gets the tokens that it gets alone (the model's next token is a hash of the tokens
-//    that the row can see), each once, from the right row, and exactly one terminal event, the right one;
+//  - each KV cell that a row reads was written by the same sequence, for that position, with the
+//    token that belongs there, and blocks of a step under way are given to nobody else;
+//  - each request gets the tokens that it gets alone (the model's next token is a hash of the
+//    tokens that the row can see), each once, from the right row, and exactly one terminal event,
+//    the right one;
 //  - nobody starves, nobody is preempted more than four times, nothing is left over at the end.
 #ifndef QN_TESTS_SCHEDULER_SIM_H
 #define QN_TESTS_SCHEDULER_SIM_H

@@ -714,7 +714,8 @@ static void preempted_while_in_a_step(void **state) {
     assert_true(plan(0)); // both prompts
     assert_true(plan(1)); // position 3 of both
     commit(0, 30);
-    // Position 4 of both needs a block. The first takes the second's, once the step is done with it.
+    // Position 4 of both needs a block. The first takes the second's, once the step is done with
+    // it.
     assert_false(plan(0));
     assert_int_equal(info(2).preemptions, 1);
     assert_int_equal(stats().blocks_used[0], 2);
@@ -737,6 +738,26 @@ static void preempted_while_in_a_step(void **state) {
     assert_rows(0, 0, 2, 0, 5, 1);
     const int32_t again[] = {1, 2, 3, 30, 31};
     assert_memory_equal(qn_plan_tokens(plans[0]), again, sizeof again);
+}
+
+static void blocks_on_their_way_back_are_waited_for(void **state) {
+    (void)state;
+    qn_sched_config c = small();
+    c.n_blocks[0] = 3;
+    open_with(c);
+    add(1, 3, 8);
+    add(2, 1, 2);
+    add(3, 1, 8);
+    assert_true(plan(0));
+    assert_true(plan(1)); // the last token of the second
+    commit(0, 30);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 1);
+    assert_rows(0, 0, 3, 2, 1, 1);
+    commit(1, 31);
+    assert_true(plan(1));
+    assert_rows(1, 0, 1, 4, 1, 1);
+    assert_int_equal(stats().preemptions, 0);
 }
 
 static void no_more_are_preempted_than_needed(void **state) {
@@ -857,6 +878,14 @@ static void a_window_smaller_than_its_cache_takes_any_length(void **state) {
     }
     assert_int_equal(stats().generated_tokens, 20);
     close_it(state);
+    c.groups[0].window = 5; // two blocks at most
+    c.n_blocks[0] = 2;
+    open_with(c);
+    add(1, 40, 3);
+    for (steps = 0; plan(0); steps++) commit(0, 5);
+    assert_int_equal(stats().generated_tokens, 3);
+    close_it(state);
+    c.groups[0].window = 6;
     c.n_blocks[0] = 2; // too small for the window: as a full group of eight tokens
     open_with(c);
     assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 8, .max_tokens = 1}),
@@ -1019,6 +1048,7 @@ int main(void) {
         TEST(the_last_to_come_is_preempted),
         TEST(priority_decides_who_is_preempted),
         TEST(preempted_while_in_a_step),
+        TEST(blocks_on_their_way_back_are_waited_for),
         TEST(no_more_are_preempted_than_needed),
         TEST(after_four_preemptions_never_again),
         TEST(a_big_waiter_is_overtaken_but_not_for_ever),
