@@ -44,25 +44,36 @@ size_t qn_sample_scratch_bytes(int32_t vocab_size) {
            part(MASS_BUCKETS * sizeof(double)) + 64;
 }
 
-// exp(x) for x <= 0, and 0 below -700; 1 ulp. Plain multiplications and additions, so that every
-// machine gives the same bits.
-static inline double exp_negative(double x) {
-    const double c = x < -700.0 ? -700.0 : x;
-    const double magic = 0x1.8p52;
-    const double t = c * 0x1.71547652b82fep+0 + magic, n = t - magic;
-    const double r = (c - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
-    static const double inv[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
-                                 1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
-                                 1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5,
-                                 1.0,              1.0};
-    double p = inv[0];
-    for (size_t i = 1; i < QN_COUNT(inv); i++) p = p * r + inv[i];
-    union {
-        double d;
-        uint64_t u;
-    } bits = {t}, scale;
-    scale.u = (bits.u << 52) + 0x3ff0000000000000u;
-    return x < -700.0 ? 0.0 : p * scale.d;
+// e[j] = exp(x[j]) for x <= 0, and 0 below -700; 1 ulp. Plain multiplications and additions, so that
+// every machine gives the same bits; lane by lane, so that compilers use vectors.
+static void exp_lanes(const double *x, double *e) {
+    const double magic = 0x1.8p52; // the sum's low bits are the integer
+    static const double series[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                                    1.0 / 40320,     1.0 / 5040,     1.0 / 720,     1.0 / 120,
+                                    1.0 / 24,        1.0 / 6,        0.5,           1.0,
+                                    1.0};
+    double t[LANES], r[LANES], p[LANES];
+    uint64_t u[LANES];
+    for (int j = 0; j < LANES; j++) {
+        const double c = x[j] < -700.0 ? -700.0 : x[j];
+        t[j] = c * 0x1.71547652b82fep+0 + magic;
+        const double n = t[j] - magic;
+        r[j] = (c - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+        p[j] = 1.0 / 6227020800;
+    }
+    for (size_t i = 0; i < QN_COUNT(series); i++) {
+        for (int j = 0; j < LANES; j++) p[j] = p[j] * r[j] + series[i];
+    }
+    memcpy(u, t, sizeof u);
+    for (int j = 0; j < LANES; j++) u[j] = (u[j] << 52) + 0x3ff0000000000000u;
+    memcpy(t, u, sizeof t);
+    for (int j = 0; j < LANES; j++) e[j] = x[j] < -700.0 ? 0.0 : p[j] * t[j];
+}
+
+static double exp_negative(double x) {
+    double in[LANES] = {x}, e[LANES];
+    exp_lanes(in, e);
+    return e[0];
 }
 
 // log(x) for normal x > 0: x = 2^e m, log m = 2 atanh((m - 1) / (m + 1)) as a series; 1 ulp.
@@ -127,20 +138,15 @@ static int32_t first_equal(const float *x, int32_t n, float value) {
     return i;
 }
 
-// e[j] = exp(x[j] / t - z_max).
-static void exp_lanes(const float *x, double t, double z_max, double *e) {
-    for (int j = 0; j < LANES; j++) e[j] = exp_negative((double)x[j] / t - z_max);
-}
-
 // log of the sum of exp(x - max), the sum in 16 lanes.
 static double log_sum_exp(const float *x, int32_t n, float max) {
-    double sum[LANES] = {0}, e[LANES], total = 0;
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        exp_lanes(x + i, 1.0, (double)max, e);
+    double sum[LANES] = {0}, d[LANES], e[LANES], total = 0;
+    for (int32_t i = 0; i < n; i += LANES) {
+        const int32_t left = n - i;
+        for (int j = 0; j < LANES; j++) d[j] = j < left ? (double)x[i + j] - (double)max : -1e9;
+        exp_lanes(d, e);
         for (int j = 0; j < LANES; j++) sum[j] += e[j];
     }
-    for (int j = 0; i < n; i++, j++) sum[j] += exp_negative((double)x[i] - (double)max);
     for (int j = 0; j < LANES; j++) total += sum[j];
     return log_positive(total);
 }
@@ -254,19 +260,16 @@ static int32_t bucket_of(double distance) {
 // Candidates, in order, that hold every member of the top_p set; *total: the sum over all ids.
 static int32_t select_mass(const sampler *s, double top_p, double *mass, double *total) {
     memset(mass, 0, MASS_BUCKETS * sizeof *mass);
-    double e[LANES];
-    float tail[LANES];
+    double d[LANES], e[LANES];
     *total = 0;
     for (int32_t i = 0; i < s->n; i += LANES) {
-        const int32_t n = QN_MIN((int32_t)LANES, s->n - i);
-        const float *x = s->logits + i;
-        if (n < LANES) {
-            for (int32_t j = 0; j < LANES; j++) tail[j] = j < n ? x[j] : -INFINITY;
-            x = tail;
+        const int32_t left = s->n - i;
+        for (int j = 0; j < LANES; j++) {
+            d[j] = j < left ? (double)s->logits[i + j] / s->temperature - s->z_max : -1e9;
         }
-        exp_lanes(x, s->temperature, s->z_max, e);
-        for (int32_t j = 0; j < n; j++) {
-            if (e[j] > 0) mass[bucket_of(distance(s, x[j]))] += e[j];
+        exp_lanes(d, e);
+        for (int j = 0; j < LANES; j++) {
+            if (e[j] > 0) mass[bucket_of(-d[j])] += e[j];
             *total += e[j];
         }
     }
@@ -285,20 +288,46 @@ static int32_t select_mass(const sampler *s, double top_p, double *mass, double 
     return count;
 }
 
+// exp(-distance) of list[begin] and those after it; 0 past n.
+static void list_lanes(const sampler *s, int32_t begin, int32_t n, double *e) {
+    double d[LANES];
+    for (int32_t j = 0; j < LANES; j++) {
+        d[j] = begin + j < n ? -distance(s, logit_of(s->list[begin + j].key)) : -1e9;
+    }
+    exp_lanes(d, e);
+}
+
+static double sum_list(const sampler *s, int32_t n) {
+    double e[LANES], sum = 0;
+    for (int32_t i = 0; i < n; i += LANES) {
+        list_lanes(s, i, n, e);
+        for (int32_t j = 0; j < LANES; j++) sum += e[j];
+    }
+    return sum;
+}
+
 // The shortest prefix whose probabilities reach top_p of the total.
 static int32_t cut_top_p(const sampler *s, int32_t n, double top_p, double total) {
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++) {
-        sum += exp_negative(-distance(s, logit_of(s->list[i].key)));
-        if (sum >= top_p * total) return i + 1;
+    double e[LANES], sum = 0;
+    for (int32_t i = 0; i < n; i += LANES) {
+        list_lanes(s, i, n, e);
+        for (int32_t j = 0; j < LANES && i + j < n; j++) {
+            sum += e[j];
+            if (sum >= top_p * total) return i + j + 1;
+        }
     }
     return n;
 }
 
 static int32_t cut_min_p(const sampler *s, int32_t n, double min_p) {
-    int32_t i = 0;
-    while (i < n && exp_negative(-distance(s, logit_of(s->list[i].key))) >= min_p) i++;
-    return i;
+    double e[LANES];
+    for (int32_t i = 0; i < n; i += LANES) {
+        list_lanes(s, i, n, e);
+        for (int32_t j = 0; j < LANES && i + j < n; j++) {
+            if (e[j] < min_p) return i + j;
+        }
+    }
+    return n;
 }
 
 static int32_t sample_list(const sampler *s, int32_t n) {
@@ -349,9 +378,7 @@ static int32_t choose(const sampler *s, double *mass) {
     double total = 0;
     if (top_k) {
         n = select_top_k(s, row->top_k);
-        for (int32_t i = 0; top_p && i < n; i++) {
-            total += exp_negative(-distance(s, logit_of(s->list[i].key)));
-        }
+        if (top_p) total = sum_list(s, n);
     } else {
         n = select_mass(s, (double)row->top_p, mass, &total);
     }
