@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer_speed MODEL.gguf|MODEL.json|HF_DIRECTORY TEXT [CHUNK]: seconds to load the tokenizer and to
-// tokenize the text once, in pieces of CHUNK bytes (0, the default: whole), as one line
+// tokenizer_speed MODEL.gguf|MODEL.json|HF_DIRECTORY TEXT [CHUNK]: seconds to load the tokenizer
+// and to tokenize the text once, in pieces of CHUNK bytes (0, the default: whole), as one line
 // "load SECONDS tokenize SECONDS tokens N hash H". The hash is FNV-1a over the ids as little-endian
 // 32-bit words, for comparing with another tokenizer. See tokenizer_speed.py.
 #include "base/os.h"
@@ -62,7 +62,8 @@ int main(int argc, char **argv) {
     uint64_t begin = qn_os_now_ns();
     for (size_t at = 0; at < len && st == QN_OK;) {
         size_t end = len - at > chunk ? at + chunk : len;
-        while (end < len && ((unsigned char)text[end] & 0xc0) == 0x80) end++;
+        while (end < len && ((unsigned char)text[end] & 0xc0) == 0x80)
+            end++;
         st = qn_tokenize(t, text + at, end - at, NULL, 0, false, 0, &ids, &err);
         at = end;
     }

@@ -70,7 +70,8 @@ static qn_status read_input(const options *o, const char *arg, qn_buf *text, qn_
 }
 
 static void print_ids(const qn_ids *ids) {
-    for (size_t i = 0; i < ids->len; i++) printf("%s%d", i ? " " : "", ids->data[i]);
+    for (size_t i = 0; i < ids->len; i++)
+        printf("%s%d", i ? " " : "", ids->data[i]);
     printf("\n");
 }
 
@@ -97,8 +98,8 @@ static qn_status encode(const qn_tokenizer *t, const options *o, const qn_buf *t
                         qn_error *err) {
     qn_ids ids = {0};
     const qn_text_span span = {text->len, o->parse_special};
-    qn_status st = qn_tokenize(t, text->data ? text->data : "", text->len, &span, 1, o->bos, 0,
-                               &ids, err);
+    qn_status st =
+        qn_tokenize(t, text->data ? text->data : "", text->len, &span, 1, o->bos, 0, &ids, err);
     if (st == QN_OK && o->ids) print_ids(&ids);
     if (st == QN_OK && !o->ids && !print_table(t, &ids)) {
         st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
@@ -117,7 +118,8 @@ static qn_status parse_ids(const qn_tokenizer *t, const qn_buf *text, qn_ids *id
         }
         long long v = 0;
         const char *start = p;
-        while (p < end && *p >= '0' && *p <= '9' && v < 1000000000) v = v * 10 + (*p++ - '0');
+        while (p < end && *p >= '0' && *p <= '9' && v < 1000000000)
+            v = v * 10 + (*p++ - '0');
         if (p == start || (p < end && !memchr(" ,\t\r\n[]", *p, 7))) {
             return qn_fail(err, QN_ERR_INVALID, "'%.*s' is not a token id",
                            (int)QN_MIN(end - start, 20), start);
@@ -139,7 +141,8 @@ static qn_status decode(const qn_tokenizer *t, const options *o, const qn_buf *t
     qn_status st = parse_ids(t, text, &ids, err);
     bool ok = true;
     qn_detok_init(&d, t, !o->skip_special, true);
-    for (size_t i = 0; i < ids.len && ok && st == QN_OK; i++) ok = qn_detok_push(&d, ids.data[i], &out);
+    for (size_t i = 0; i < ids.len && ok && st == QN_OK; i++)
+        ok = qn_detok_push(&d, ids.data[i], &out);
     ok = ok && qn_detok_flush(&d, &out);
     if (st == QN_OK && ok) {
         // A file or another program gets the text as it is, a terminal what it can safely show.
@@ -159,14 +162,12 @@ static qn_status decode(const qn_tokenizer *t, const options *o, const qn_buf *t
 int qn_cli_tokenize(int argc, char **argv) {
     options o = {.bos = true, .parse_special = true};
     const qn_flag flags[] = {
-        {"file", 'f', QN_FLAG_TEXT, &o.file, "FILE", "read the text from a file (-: standard input)",
-         0, 0},
+        {"file", 'f', QN_FLAG_TEXT, &o.file, "FILE",
+         "read the text from a file (-: standard input)", 0, 0},
         {"ids", 0, QN_FLAG_BOOL, &o.ids, NULL, "print only the ids, on one line", 0, 0},
-        {"bos", 0, QN_FLAG_BOOL, &o.bos, NULL,
-         "add BOS and EOS where the model wants them", 0, 0},
+        {"bos", 0, QN_FLAG_BOOL, &o.bos, NULL, "add BOS and EOS where the model wants them", 0, 0},
         {"parse-special", 0, QN_FLAG_BOOL, &o.parse_special, NULL,
-         "strings of special tokens become their ids", 0,
-         0},
+         "strings of special tokens become their ids", 0, 0},
         {"decode", 'd', QN_FLAG_BOOL, &o.decode, NULL, "the input is ids; print their text", 0, 0},
         {"skip-special", 0, QN_FLAG_BOOL, &o.skip_special, NULL,
          "with --decode: leave special tokens out", 0, 0},
@@ -174,9 +175,10 @@ int qn_cli_tokenize(int argc, char **argv) {
     const qn_flag_set set = {
         .command = "tokenize",
         .usage = "quern tokenize MODEL [TEXT] [options]",
-        .about = "Shows the tokens of a text, or with --decode the text of token ids. MODEL is a GGUF\n"
-                 "file (vocabulary-only too), a Hugging Face directory or a tokenizer.json. Without\n"
-                 "TEXT and --file the input is read from standard input.",
+        .about =
+            "Shows the tokens of a text, or with --decode the text of token ids. MODEL is a GGUF\n"
+            "file (vocabulary-only too), a Hugging Face directory or a tokenizer.json. Without\n"
+            "TEXT and --file the input is read from standard input.",
         .examples = "  quern tokenize model.gguf 'Hello world'\n"
                     "  quern tokenize model.gguf --file book.txt --ids\n"
                     "  quern tokenize model.gguf --decode '9707 1879'\n",

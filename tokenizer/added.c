@@ -32,8 +32,10 @@ static void merge_sort(qn_added *a, qn_added *tmp, size_t n, const qn_vocab *v) 
                 bool left = compare(text_of(v, &a[i]), text_of(v, &a[j])) <= 0;
                 tmp[k++] = left ? a[i++] : a[j++];
             }
-            while (i < mid) tmp[k++] = a[i++];
-            while (j < hi) tmp[k++] = a[j++];
+            while (i < mid)
+                tmp[k++] = a[i++];
+            while (j < hi)
+                tmp[k++] = a[j++];
         }
         memcpy(a, tmp, n * sizeof *a);
     }
@@ -55,7 +57,8 @@ qn_status qn_added_sort(qn_added_set *set, const qn_vocab *v, qn_error *err) {
     size_t i = 0;
     for (size_t b = 0; b < 256; b++) {
         set->root[b] = (uint32_t)i;
-        while (i < kept && (uint8_t)text_of(v, &set->items[i]).data[0] == b) i++;
+        while (i < kept && (uint8_t)text_of(v, &set->items[i]).data[0] == b)
+            i++;
     }
     set->root[256] = (uint32_t)kept;
     return QN_OK;
@@ -81,15 +84,19 @@ const qn_added *qn_added_match(const qn_added_set *set, const qn_vocab *v, const
         size_t a = lo, b = hi;
         while (a < b) { // the first that is not below
             size_t mid = a + (b - a) / 2;
-            if ((uint8_t)text_of(v, &set->items[mid]).data[depth] < want) a = mid + 1;
-            else b = mid;
+            if ((uint8_t)text_of(v, &set->items[mid]).data[depth] < want)
+                a = mid + 1;
+            else
+                b = mid;
         }
         lo = a;
         b = hi;
         while (a < b) { // the first that is above
             size_t mid = a + (b - a) / 2;
-            if ((uint8_t)text_of(v, &set->items[mid]).data[depth] <= want) a = mid + 1;
-            else b = mid;
+            if ((uint8_t)text_of(v, &set->items[mid]).data[depth] <= want)
+                a = mid + 1;
+            else
+                b = mid;
         }
         hi = a;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One word to ids: BPE by merge rank, and SPM by score. Both join the best neighbours until none can
-// be joined; they differ in where a pair's key comes from.
+// One word to ids: BPE by merge rank, and SPM by score. Both join the best neighbours until none
+// can be joined; they differ in where a pair's key comes from.
 //
 // Invariants:
 // 1. Symbols are a linked list in text order; a joined right part has len 0 and is unlinked.
@@ -19,8 +19,8 @@ static qn_status no_memory(qn_tok_work *w) {
 
 static bool push_symbol(qn_tok_work *w, size_t start, size_t len, int32_t id) {
     if (!qn_grow(&w->symbols, &w->cap_symbols, w->n_symbols + 1, sizeof *w->symbols)) return false;
-    w->symbols[w->n_symbols++] = (qn_symbol){.start = (uint32_t)start, .len = (uint32_t)len,
-                                             .id = id};
+    w->symbols[w->n_symbols++] =
+        (qn_symbol){.start = (uint32_t)start, .len = (uint32_t)len, .id = id};
     return true;
 }
 
@@ -46,7 +46,8 @@ static bool find_pair(const qn_tokenizer *t, const char *s, const qn_symbol *a, 
         if (len > QN_TOK_MAX_PIECE) return false;
         int32_t id = qn_vocab_find(&t->vocab, s + a->start, len);
         if (id < 0) return false;
-        if (t->vocab.attrs[id] & (QN_TOKEN_CONTROL | QN_TOKEN_UNKNOWN | QN_TOKEN_BYTE)) return false;
+        if (t->vocab.attrs[id] & (QN_TOKEN_CONTROL | QN_TOKEN_UNKNOWN | QN_TOKEN_BYTE))
+            return false;
         pair->key = score_key(t->vocab.scores ? t->vocab.scores[id] : 0.0f);
         pair->id = (uint32_t)id;
     }
@@ -61,7 +62,8 @@ static void join_short(qn_tok_work *w, const char *s) {
     size_t n = w->n_symbols;
     qn_pair pairs[SHORT_WORD];
     bool can[SHORT_WORD] = {false};
-    for (size_t i = 0; i + 1 < n; i++) can[i] = find_pair(w->t, s, &sym[i], &sym[i + 1], &pairs[i]);
+    for (size_t i = 0; i + 1 < n; i++)
+        can[i] = find_pair(w->t, s, &sym[i], &sym[i + 1], &pairs[i]);
     for (;;) {
         size_t best = SIZE_MAX;
         for (size_t i = 0; i + 1 < n; i++) {
@@ -136,7 +138,8 @@ static bool join_long(qn_tok_work *w, const char *s) {
         if (!qn_grow(&w->heap, &w->cap_heap, w->n_heap + 1, sizeof *w->heap)) return false;
         w->heap[w->n_heap++] = pair;
     }
-    for (size_t i = w->n_heap / 2; i-- > 0;) sift_down(w->heap, w->n_heap, i);
+    for (size_t i = w->n_heap / 2; i-- > 0;)
+        sift_down(w->heap, w->n_heap, i);
     while (w->n_heap > 0) {
         qn_pair pair = w->heap[0];
         w->heap[0] = w->heap[--w->n_heap];

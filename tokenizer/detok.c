@@ -61,11 +61,12 @@ void qn_detok_init(qn_detok *d, const qn_tokenizer *t, bool special, bool at_sta
     *d = (qn_detok){.tokenizer = t, .special = special, .started = !at_start || !t->strip_first};
 }
 
-// The longest well-formed beginning of a character at s that goes no further: what one U+FFFD stands
-// for (Unicode 15, section 3.9, as Python and Rust do it).
+// The longest well-formed beginning of a character at s that goes no further: what one U+FFFD
+// stands for (Unicode 15, section 3.9, as Python and Rust do it).
 static size_t broken_length(const char *s, size_t len) {
     size_t n = 1;
-    while (n < 3 && n < len && qn_utf8_incomplete_tail(s, n + 1) == n + 1) n++;
+    while (n < 3 && n < len && qn_utf8_incomplete_tail(s, n + 1) == n + 1)
+        n++;
     return n;
 }
 

@@ -18,9 +18,9 @@
 #include <pcre2.h>
 
 enum {
-    QN_VOCAB_MAX = 1 << 22,      // ids; the largest vocabularies have about 2^18
-    QN_TOK_MAX_PIECE = 1024,     // bytes: longer tokens are never looked up in text
-    QN_TOK_MAX_TEXT = 1 << 30,   // bytes of one qn_tokenize call
+    QN_VOCAB_MAX = 1 << 22,    // ids; the largest vocabularies have about 2^18
+    QN_TOK_MAX_PIECE = 1024,   // bytes: longer tokens are never looked up in text
+    QN_TOK_MAX_TEXT = 1 << 30, // bytes of one qn_tokenize call
     QN_PRE_MAX_STAGES = 24,
     QN_NORM_MAX_STEPS = 16,
     QN_TOK_MAX_AFFIX = 16,
@@ -36,10 +36,10 @@ typedef struct qn_vocab_place {
 } qn_vocab_place;
 
 typedef struct qn_vocab {
-    qn_buf bytes;    // all token strings, one after another
+    qn_buf bytes; // all token strings, one after another
     qn_vocab_place *place;
-    uint8_t *attrs;  // qn_token_attr bits
-    float *scores;   // SPM only, else NULL
+    uint8_t *attrs; // qn_token_attr bits
+    float *scores;  // SPM only, else NULL
     size_t n, cap;
     uint64_t *slots; // open addressing: high half hash, low half id + 1; 0 is empty
     size_t mask;
@@ -50,8 +50,7 @@ typedef struct qn_vocab {
 // Stores a token; ids may come in any order, holes are UNUSED and empty. Replaces what was there.
 qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_error *err);
 // The same for a string that is already in v->bytes.
-qn_status qn_vocab_put(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs,
-                       qn_error *err);
+qn_status qn_vocab_put(qn_vocab *v, size_t id, size_t at, size_t len, uint8_t attrs, qn_error *err);
 // Builds the index; where two ids have one string the lower id is found.
 qn_status qn_vocab_index(qn_vocab *v, qn_error *err);
 int32_t qn_vocab_find(const qn_vocab *v, const char *s, size_t len); // -1: none
@@ -71,9 +70,9 @@ typedef struct qn_merges {
     qn_merge *slots;
     size_t mask, count;
     uint64_t seed;
-    uint32_t last_id;  // of the merge added last: the next one's is often this or the one after
+    uint32_t last_id; // of the merge added last: the next one's is often this or the one after
     uint32_t next_rank;
-    size_t skipped;    // merges with a part or result that is no token
+    size_t skipped; // merges with a part or result that is no token
 } qn_merges;
 
 qn_status qn_merges_init(qn_merges *m, size_t expected, qn_error *err);
@@ -108,7 +107,11 @@ typedef enum qn_pre_kind {
 } qn_pre_kind;
 
 typedef enum qn_pre_behavior { // what becomes of a match
-    QN_PRE_ISOLATED, QN_PRE_REMOVED, QN_PRE_WITH_PREVIOUS, QN_PRE_WITH_NEXT, QN_PRE_CONTIGUOUS,
+    QN_PRE_ISOLATED,
+    QN_PRE_REMOVED,
+    QN_PRE_WITH_PREVIOUS,
+    QN_PRE_WITH_NEXT,
+    QN_PRE_CONTIGUOUS,
 } qn_pre_behavior;
 
 typedef struct qn_pre_stage {
@@ -128,10 +131,10 @@ typedef struct qn_pre {
 #define QN_PATTERN_GPT2                                                                            \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define QN_PATTERN_LLAMA3                                                                          \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"                       \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"                      \
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define QN_PATTERN_QWEN2                                                                           \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"                            \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"                           \
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 // Adds a stage for an Oniguruma-style pattern: the known ones by their scanner, others by PCRE2.
@@ -162,7 +165,10 @@ int qn_char_class(uint32_t cp);
 // ---- normalize.c: what happens to a text before it is cut
 
 typedef enum qn_norm_kind {
-    QN_NORM_NFC, QN_NORM_NFD, QN_NORM_NFKC, QN_NORM_NFKD,
+    QN_NORM_NFC,
+    QN_NORM_NFD,
+    QN_NORM_NFKC,
+    QN_NORM_NFKD,
     QN_NORM_PREPEND, // a, unless the text is empty
     QN_NORM_PREFIX,  // a, unless the text starts with it
     QN_NORM_REPLACE, // every a by b
@@ -223,7 +229,7 @@ struct qn_tokenizer {
     bool byte_fallback; // characters without a token become <0xXX>
     bool ignore_merges; // a word that is a token is taken whole
     bool fuse_unk;
-    bool strip_first;   // a shown text drops its first space
+    bool strip_first; // a shown text drops its first space
     int32_t bos, eos, unk;
     int32_t byte_id[256]; // byte level: the token of a byte; byte fallback: <0xXX>; -1: none
     int32_t prefix[QN_TOK_MAX_AFFIX], suffix[QN_TOK_MAX_AFFIX]; // added with add_special

@@ -8,7 +8,9 @@ static const char *type_of(const json_t *part) {
     return type ? type : "";
 }
 
-static bool is_null(const json_t *v) { return !v || json_is_null(v); }
+static bool is_null(const json_t *v) {
+    return !v || json_is_null(v);
+}
 
 static qn_status unknown(const char *what, const char *name, qn_error *err) {
     qn_buf shown = {0};
@@ -59,8 +61,8 @@ qn_status qn_json_normalizer(qn_tokenizer *t, const json_t *part, qn_error *err)
     static const struct {
         const char *name;
         qn_norm_kind kind;
-    } forms[] = {{"NFC", QN_NORM_NFC}, {"NFD", QN_NORM_NFD}, {"NFKC", QN_NORM_NFKC},
-                 {"NFKD", QN_NORM_NFKD}};
+    } forms[] = {
+        {"NFC", QN_NORM_NFC}, {"NFD", QN_NORM_NFD}, {"NFKC", QN_NORM_NFKC}, {"NFKD", QN_NORM_NFKD}};
     qn_str a = {"", 0}, b = {"", 0};
     qn_status st;
     if (is_null(part)) return QN_OK;
@@ -126,9 +128,8 @@ static qn_status metaspace(qn_tokenizer *t, const json_t *part, qn_error *err) {
     if (st == QN_OK) st = prepend_scheme(part, &never, &first, err);
     if (st != QN_OK) return st;
     if (!qn_str_eq(replacement, mark)) {
-        return unknown("Metaspace replacement", json_string_value(json_object_get(part,
-                                                                                  "replacement")),
-                       err);
+        return unknown("Metaspace replacement",
+                       json_string_value(json_object_get(part, "replacement")), err);
     }
     if (t->pre.n > 0) return unknown("a Metaspace behind another", "pre-tokenizer", err);
     st = qn_norm_add(&t->norm, QN_NORM_REPLACE, false, QN_STR(" "), mark, err);

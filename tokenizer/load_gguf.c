@@ -12,16 +12,24 @@ enum { GGUF_NORMAL = 1, GGUF_UNKNOWN, GGUF_CONTROL, GGUF_USER_DEFINED, GGUF_UNUS
 
 static uint8_t attributes(int64_t type) {
     switch (type) {
-    case GGUF_UNKNOWN: return QN_TOKEN_UNKNOWN;
-    case GGUF_CONTROL: return QN_TOKEN_CONTROL;
-    case GGUF_USER_DEFINED: return QN_TOKEN_USER_DEFINED;
-    case GGUF_UNUSED: return QN_TOKEN_UNUSED;
-    case GGUF_BYTE: return QN_TOKEN_BYTE;
-    default: return 0;
+    case GGUF_UNKNOWN:
+        return QN_TOKEN_UNKNOWN;
+    case GGUF_CONTROL:
+        return QN_TOKEN_CONTROL;
+    case GGUF_USER_DEFINED:
+        return QN_TOKEN_USER_DEFINED;
+    case GGUF_UNUSED:
+        return QN_TOKEN_UNUSED;
+    case GGUF_BYTE:
+        return QN_TOKEN_BYTE;
+    default:
+        return 0;
     }
 }
 
-static bool is_number(qn_gguf_type type) { return type != QN_GGUF_STRING && type != QN_GGUF_ARRAY; }
+static bool is_number(qn_gguf_type type) {
+    return type != QN_GGUF_STRING && type != QN_GGUF_ARRAY;
+}
 
 // An array of n numbers; *kv NULL where there is none.
 static qn_status number_array(const qn_gguf *g, const char *key, uint64_t n, const qn_gguf_kv **kv,
@@ -33,9 +41,8 @@ static qn_status number_array(const qn_gguf *g, const char *key, uint64_t n, con
                        key);
     }
     if ((*kv)->count != n) {
-        return qn_fail(err, QN_ERR_FORMAT, "%s: %s has %llu items for %llu tokens",
-                       qn_gguf_path(g), key, (unsigned long long)(*kv)->count,
-                       (unsigned long long)n);
+        return qn_fail(err, QN_ERR_FORMAT, "%s: %s has %llu items for %llu tokens", qn_gguf_path(g),
+                       key, (unsigned long long)(*kv)->count, (unsigned long long)n);
     }
     return QN_OK;
 }
@@ -106,8 +113,8 @@ static qn_status load_merges(qn_tokenizer *t, const qn_gguf *g, const qn_log *lo
 }
 
 // A token id; *out keeps its value where the key is missing, and is -1 where it names no token.
-static qn_status get_id(const qn_tokenizer *t, const qn_gguf *g, const char *key,
-                        const qn_log *log, int32_t *out, qn_error *err) {
+static qn_status get_id(const qn_tokenizer *t, const qn_gguf *g, const char *key, const qn_log *log,
+                        int32_t *out, qn_error *err) {
     int64_t id;
     if (!qn_gguf_find(g, key)) {
         if (*out >= 0 && (size_t)*out >= t->vocab.n) *out = -1;
@@ -146,6 +153,33 @@ static qn_status load_special(qn_tokenizer *t, const qn_gguf *g, const qn_log *l
     qn_tokenizer_add_stop(t, eom);
     if (add_bos && t->bos >= 0) t->prefix[t->n_prefix++] = t->bos;
     if (add_eos && t->eos >= 0) t->suffix[t->n_suffix++] = t->eos;
+    return QN_OK;
+}
+
+static bool names_phi3(qn_str name) {
+    for (size_t i = 0; i + 4 <= name.len; i++) {
+        const char *p = name.data + i;
+        bool phi = (p[0] | 32) == 'p' && (p[1] | 32) == 'h' && (p[2] | 32) == 'i';
+        if (phi && (p[3] == '3' || (p[3] == '-' && i + 4 < name.len && p[4] == '3'))) return true;
+    }
+    return false;
+}
+
+// Phi-3's special tokens swallow the white space behind them, which GGUF has no key for: the models
+// are known by their name.
+static qn_status phi3_tokens(qn_tokenizer *t, const qn_gguf *g, qn_error *err) {
+    static const char *const without[] = {"<unk>", "<s>", "<|endoftext|>"};
+    qn_str name;
+    if (qn_gguf_get_str(g, "general.name", &name, NULL) != QN_OK || !names_phi3(name)) return QN_OK;
+    for (size_t id = 0; id < t->vocab.n; id++) {
+        qn_str s = qn_vocab_text(&t->vocab, id);
+        bool strips = (t->vocab.attrs[id] & QN_TOKEN_CONTROL) || qn_str_is(s, "</s>");
+        for (size_t k = 0; k < 3; k++)
+            strips = strips && !qn_str_is(s, without[k]);
+        if (strips && !qn_added_push(&t->added, (qn_added){.id = (int32_t)id, .rstrip = true})) {
+            return qn_fail(err, QN_ERR_NOMEM, "out of memory for the added tokens");
+        }
+    }
     return QN_OK;
 }
 
@@ -217,6 +251,7 @@ qn_status qn_tokenizer_from_gguf(const qn_gguf *g, const qn_log *log, qn_tokeniz
                                    : load_spm(t, g, &add_bos, err);
     }
     if (st == QN_OK) st = load_special(t, g, log, add_bos, err);
+    if (st == QN_OK) st = phi3_tokens(t, g, err);
     if (st == QN_OK) st = qn_tokenizer_finish(t, err);
     if (st != QN_OK) {
         qn_tokenizer_close(t);

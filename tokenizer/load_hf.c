@@ -18,7 +18,8 @@ static qn_status read_config(const char *dir, const char *name, json_t **out, qn
     qn_buf path = {0};
     json_error_t je;
     *out = NULL;
-    if (!qn_buf_printf(&path, "%s/%s", dir, name)) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    if (!qn_buf_printf(&path, "%s/%s", dir, name))
+        return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     qn_status st = QN_OK;
     bool is_dir;
     if (qn_os_exists(path.data, &is_dir) && !is_dir) {
@@ -75,10 +76,12 @@ static qn_status add_configs(qn_tokenizer *t, const char *dir, qn_error *err) {
         if (eos < 0) eos = token_by_id(t, model, "eos_token_id", true);
         if (t->eos < 0) t->eos = eos;
         // The post-processor of tokenizer.json decides; where it adds nothing, add_*_token may.
-        if (t->n_prefix == 0 && t->bos >= 0 && json_is_true(json_object_get(tok, "add_bos_token"))) {
+        if (t->n_prefix == 0 && t->bos >= 0 &&
+            json_is_true(json_object_get(tok, "add_bos_token"))) {
             t->prefix[t->n_prefix++] = t->bos;
         }
-        if (t->n_suffix == 0 && t->eos >= 0 && json_is_true(json_object_get(tok, "add_eos_token"))) {
+        if (t->n_suffix == 0 && t->eos >= 0 &&
+            json_is_true(json_object_get(tok, "add_eos_token"))) {
             t->suffix[t->n_suffix++] = t->eos;
         }
     }

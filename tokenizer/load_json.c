@@ -195,7 +195,9 @@ static qn_status apply_added(loader *l) {
             qn_status st = qn_vocab_set(v, a->id, a->content, attrs, l->err);
             if (st != QN_OK) return st;
         }
-        qn_added item = {.id = (int32_t)a->id, .lstrip = a->lstrip, .rstrip = a->rstrip,
+        qn_added item = {.id = (int32_t)a->id,
+                         .lstrip = a->lstrip,
+                         .rstrip = a->rstrip,
                          .single_word = a->single_word};
         if (!qn_added_push(&l->t->added, item)) {
             return qn_fail(l->err, QN_ERR_NOMEM, "out of memory for the added tokens");
@@ -229,8 +231,8 @@ static qn_status read_merges(loader *l) {
     if (!l->merges.data) return bad(l, "the model has no merges");
     // A merge takes 7 bytes at least ("a b",): a bound for the first guess.
     size_t guess = l->merges.len / 24;
-    qn_status st = qn_merges_init(&l->t->merges, guess < QN_VOCAB_MAX ? guess : QN_VOCAB_MAX,
-                                  l->err);
+    qn_status st =
+        qn_merges_init(&l->t->merges, guess < QN_VOCAB_MAX ? guess : QN_VOCAB_MAX, l->err);
     if (st != QN_OK) return st;
     qn_json_open(&r, l->merges.data, l->merges.len);
     st = qn_json_next(&r, l->err);
@@ -330,8 +332,10 @@ static qn_status walk(loader *l, const char *data, size_t len) {
         const struct {
             const char *name;
             part *out;
-        } parts[] = {{"normalizer", &l->normalizer}, {"pre_tokenizer", &l->pre_tokenizer},
-                     {"decoder", &l->decoder}, {"post_processor", &l->post_processor},
+        } parts[] = {{"normalizer", &l->normalizer},
+                     {"pre_tokenizer", &l->pre_tokenizer},
+                     {"decoder", &l->decoder},
+                     {"post_processor", &l->post_processor},
                      {"added_tokens", &l->added}};
         part other, *out = &other;
         for (size_t i = 0; i < 5; i++) {
@@ -362,9 +366,12 @@ static qn_status component(loader *l, const part *p, const char *name, tree_fn f
 static void name_kind(qn_tokenizer *t) {
     const qn_pre_stage *s = &t->pre.stages[0];
     const char *name = "pattern";
-    if (!t->byte_level) name = "metaspace";
-    else if (t->pre.n == 1 && s->kind == QN_PRE_GPT2) name = "gpt-2";
-    else if (t->pre.n == 1 && s->kind == QN_PRE_CL100K) name = s->max_digits == 1 ? "qwen2" : "llama-bpe";
+    if (!t->byte_level)
+        name = "metaspace";
+    else if (t->pre.n == 1 && s->kind == QN_PRE_GPT2)
+        name = "gpt-2";
+    else if (t->pre.n == 1 && s->kind == QN_PRE_CL100K)
+        name = s->max_digits == 1 ? "qwen2" : "llama-bpe";
     snprintf(t->kind_name, sizeof t->kind_name, "bpe (%s)", name);
 }
 
@@ -403,7 +410,8 @@ qn_status qn_tokenizer_read_json(const char *data, size_t len, const qn_log *log
     l.t->kind = QN_TOK_BPE;
     qn_status st = walk(&l, data, len);
     if (st == QN_OK) st = build(&l);
-    for (size_t i = 0; i < l.n_tokens; i++) free((char *)(uintptr_t)l.tokens[i].content.data);
+    for (size_t i = 0; i < l.n_tokens; i++)
+        free((char *)(uintptr_t)l.tokens[i].content.data);
     free(l.tokens);
     if (st != QN_OK) {
         qn_tokenizer_close(l.t);

@@ -6,7 +6,9 @@
 
 #include <string.h>
 
-static size_t slots_size(const qn_merges *m) { return (m->mask + 1) * sizeof *m->slots; }
+static size_t slots_size(const qn_merges *m) {
+    return (m->mask + 1) * sizeof *m->slots;
+}
 
 qn_status qn_merges_init(qn_merges *m, size_t expected, qn_error *err) {
     size_t cap = 16, bytes;

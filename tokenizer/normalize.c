@@ -41,7 +41,8 @@ static void replace_all(const qn_norm_step *s, qn_str text, qn_buf *out) {
 static size_t plain_prefix(qn_norm_kind kind, qn_str s) {
     size_t i = 0;
     if (kind != QN_NORM_NFC) {
-        while (i < s.len && (uint8_t)s.data[i] < 0x80) i++;
+        while (i < s.len && (uint8_t)s.data[i] < 0x80)
+            i++;
         return i;
     }
     while (i < s.len && (uint8_t)s.data[i] < 0xcc) {
@@ -94,8 +95,7 @@ static bool order_marks(code_points *cps) {
         size_t end = i;
         bool sorted = true;
         while (end < cps->len && combining_class(cps->data[end]) != 0) {
-            if (end > i &&
-                combining_class(cps->data[end - 1]) > combining_class(cps->data[end])) {
+            if (end > i && combining_class(cps->data[end - 1]) > combining_class(cps->data[end])) {
                 sorted = false;
             }
             end++;
@@ -104,8 +104,10 @@ static bool order_marks(code_points *cps) {
             size_t n = end - i, count[257] = {0};
             utf8proc_int32_t *tmp = malloc(n * sizeof *tmp);
             if (!tmp) return false;
-            for (size_t k = 0; k < n; k++) count[combining_class(cps->data[i + k]) + 1]++;
-            for (size_t c = 1; c < 257; c++) count[c] += count[c - 1];
+            for (size_t k = 0; k < n; k++)
+                count[combining_class(cps->data[i + k]) + 1]++;
+            for (size_t c = 1; c < 257; c++)
+                count[c] += count[c - 1];
             for (size_t k = 0; k < n; k++) {
                 tmp[count[combining_class(cps->data[i + k])]++] = cps->data[i + k];
             }
@@ -174,9 +176,14 @@ qn_status qn_norm_run(const qn_norm *norm, bool first, qn_str text, qn_buf *one,
             same = text.len >= s->a_len && memcmp(text.data, s->a, s->a_len) == 0;
             same = same || (s->first_only && !first);
             break;
-        case QN_NORM_PREPEND: same = s->first_only && !first; break;
-        case QN_NORM_REPLACE: same = !memmem(text.data, text.len, s->a, s->a_len); break;
-        default: same = plain_prefix(s->kind, text) == text.len;
+        case QN_NORM_PREPEND:
+            same = s->first_only && !first;
+            break;
+        case QN_NORM_REPLACE:
+            same = !memmem(text.data, text.len, s->a, s->a_len);
+            break;
+        default:
+            same = plain_prefix(s->kind, text) == text.len;
         }
         if (same) continue;
         qn_buf *out = text.data == one->data ? two : one;

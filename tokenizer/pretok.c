@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cuts text into the pieces that merges may not cross. Stages are applied one after another, each to
-// every piece of the one before, as if the piece were a text of its own.
+// Cuts text into the pieces that merges may not cross. Stages are applied one after another, each
+// to every piece of the one before, as if the piece were a text of its own.
 #include "tokenizer/internal.h"
 
 #include "base/utf8.h"
@@ -8,9 +8,9 @@
 // Limits of one match. Patterns come from files; those of real models stay far below.
 enum { MATCH_LIMIT = 20 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024, MAX_PATTERN = 16 * 1024 };
 
-// What Oniguruma (which the patterns are written for) and PCRE2 read differently: \s is the property
-// White_Space (PCRE2 adds U+180E), \w has marks, connectors and a few numbers of Latin-1, \h is a
-// hexadecimal digit, classes nest and intersect.
+// What Oniguruma (which the patterns are written for) and PCRE2 read differently: \s is the
+// property White_Space (PCRE2 adds U+180E), \w has marks, connectors and a few numbers of Latin-1,
+// \h is a hexadecimal digit, classes nest and intersect.
 static qn_status translate(const char *p, size_t len, qn_buf *out, qn_error *err) {
     static const char word[] =
         "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
@@ -20,10 +20,18 @@ static qn_status translate(const char *p, size_t len, qn_buf *out, qn_error *err
         if (c == '\\' && i + 1 < len) {
             char e = p[++i];
             switch (e) {
-            case 's': qn_buf_puts(out, "\\p{White_Space}"); break;
-            case 'S': qn_buf_puts(out, "\\P{White_Space}"); break;
-            case 'w': qn_buf_printf(out, in_class ? "%s" : "[%s]", word); break;
-            case 'h': qn_buf_puts(out, in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]"); break;
+            case 's':
+                qn_buf_puts(out, "\\p{White_Space}");
+                break;
+            case 'S':
+                qn_buf_puts(out, "\\P{White_Space}");
+                break;
+            case 'w':
+                qn_buf_printf(out, in_class ? "%s" : "[%s]", word);
+                break;
+            case 'h':
+                qn_buf_puts(out, in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
+                break;
             case 'W':
             case 'H':
                 if (in_class) {
@@ -115,8 +123,8 @@ qn_status qn_pre_add_regex(qn_pre *pre, const char *pattern, size_t len, bool li
     if (st == QN_OK) st = compile(pattern, len, literal, &code, err);
     qn_buf_free(&buf);
     if (st != QN_OK) return st;
-    qn_pre_stage stage = {.kind = QN_PRE_REGEX, .behavior = behavior, .invert = invert,
-                          .code = code};
+    qn_pre_stage stage = {
+        .kind = QN_PRE_REGEX, .behavior = behavior, .invert = invert, .code = code};
     st = new_stage(pre, stage, err);
     if (st != QN_OK) pcre2_code_free(code);
     return st;
@@ -151,7 +159,8 @@ qn_status qn_pre_add_wordstart(qn_pre *pre, qn_error *err) {
 }
 
 void qn_pre_free(qn_pre *pre) {
-    for (size_t i = 0; i < pre->n; i++) pcre2_code_free(pre->stages[i].code);
+    for (size_t i = 0; i < pre->n; i++)
+        pcre2_code_free(pre->stages[i].code);
     pcre2_match_context_free(pre->limits);
     memset(pre, 0, sizeof *pre);
 }
@@ -245,7 +254,8 @@ static qn_status run_regex(const splitter *sp, size_t stage, const char *s, size
         pos = end;
         if (end == start) { // an empty match only cuts
             pos++;
-            while (pos < len && ((uint8_t)s[pos] & 0xc0) == 0x80) pos++;
+            while (pos < len && ((uint8_t)s[pos] & 0xc0) == 0x80)
+                pos++;
         }
     }
     if (status == QN_OK) status = part(sp, stage, &p, s + done, len - done, false);
@@ -255,7 +265,8 @@ static qn_status run_regex(const splitter *sp, size_t stage, const char *s, size
 static size_t next_word_start(const char *s, size_t len, size_t pos) {
     bool mark = false;
     for (; pos < len; pos++) {
-        bool is = (uint8_t)s[pos] == 0xe2 && len - pos >= 3 && memcmp(s + pos, QN_SPACE_MARK, 3) == 0;
+        bool is =
+            (uint8_t)s[pos] == 0xe2 && len - pos >= 3 && memcmp(s + pos, QN_SPACE_MARK, 3) == 0;
         if (!is) {
             mark = false;
             continue;
@@ -278,7 +289,8 @@ static qn_status run(const splitter *sp, size_t stage, const char *s, size_t len
             end = qn_scan_cl100k(s, len, pos, st->max_digits);
         } else {
             end = pos;
-            while (len - end >= 3 && memcmp(s + end, QN_SPACE_MARK, 3) == 0) end += 3;
+            while (len - end >= 3 && memcmp(s + end, QN_SPACE_MARK, 3) == 0)
+                end += 3;
             end = next_word_start(s, len, end);
         }
         status = run(sp, stage + 1, s + pos, end - pos);
@@ -295,11 +307,13 @@ qn_status qn_pre_split(const qn_pre *pre, const char *s, size_t len, pcre2_match
     for (size_t pos = 0; pos < len && st == QN_OK;) {
         uint32_t cp;
         size_t end = pos, n;
-        while (end < len && (n = (uint8_t)s[end] < 0x80 ? 1 : qn_utf8_decode(s + end, len - end, &cp)))
+        while (end < len &&
+               (n = (uint8_t)s[end] < 0x80 ? 1 : qn_utf8_decode(s + end, len - end, &cp)))
             end += n;
         if (end > pos) st = run(&sp, 0, s + pos, end - pos);
         pos = end;
-        while (end < len && qn_utf8_decode(s + end, len - end, &cp) == 0) end++;
+        while (end < len && qn_utf8_decode(s + end, len - end, &cp) == 0)
+            end++;
         if (st == QN_OK && end > pos) st = fn(user, s + pos, end - pos);
         pos = end;
     }

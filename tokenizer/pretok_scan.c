@@ -32,14 +32,18 @@ int qn_char_class(uint32_t cp) {
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return LETTER;
+    case UTF8PROC_CATEGORY_LO:
+        return LETTER;
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return NUMBER;
+    case UTF8PROC_CATEGORY_NO:
+        return NUMBER;
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return SPACE;
-    default: return cp == 0x85 ? SPACE : 0; // U+0085 is white space of category Cc
+    case UTF8PROC_CATEGORY_ZP:
+        return SPACE;
+    default:
+        return cp == 0x85 ? SPACE : 0; // U+0085 is white space of category Cc
     }
 }
 
@@ -94,7 +98,8 @@ static size_t contraction(const char *s, size_t len, size_t pos, bool any_case) 
 static size_t spaces(const char *s, size_t len, size_t pos, size_t end) {
     if (end == len) return end;
     size_t last = end - 1;
-    while (last > pos && ((uint8_t)s[last] & 0xc0) == 0x80) last--;
+    while (last > pos && ((uint8_t)s[last] & 0xc0) == 0x80)
+        last--;
     return last > pos ? last : end;
 }
 
@@ -119,7 +124,8 @@ size_t qn_scan_cl100k(const char *s, size_t len, size_t pos, int max_digits) {
     if (c == LETTER) return run(s, len, pos + n, LETTER);
     if (c == NUMBER) {
         size_t end = pos + n;
-        for (int i = 1; i < max_digits && end < len && at(s, end, &n) == NUMBER; i++) end += n;
+        for (int i = 1; i < max_digits && end < len && at(s, end, &n) == NUMBER; i++)
+            end += n;
         return end;
     }
     if (s[pos] == '\'') {
@@ -132,7 +138,8 @@ size_t qn_scan_cl100k(const char *s, size_t len, size_t pos, int max_digits) {
     }
     if (c == 0 || (s[pos] == ' ' && c2 == 0)) {
         size_t end = run(s, len, pos + n, 0);
-        while (end < len && (s[end] == '\r' || s[end] == '\n')) end++;
+        while (end < len && (s[end] == '\r' || s[end] == '\n'))
+            end++;
         return end;
     }
     size_t end = pos, after_line = 0;

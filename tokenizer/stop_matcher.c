@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Knuth-Morris-Pratt for each string at once. What is held back is always the longest beginning of a
-// stop string that the text ends with, so it need not be stored: it is that string's own bytes.
+// Knuth-Morris-Pratt for each string at once. What is held back is always the longest beginning of
+// a stop string that the text ends with, so it need not be stored: it is that string's own bytes.
 #include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
@@ -25,7 +25,8 @@ static void build(needle *s) {
     size_t k = 0;
     s->fail[0] = 0;
     for (size_t i = 1; i < s->len; i++) {
-        while (k > 0 && s->text[i] != s->text[k]) k = s->fail[k - 1];
+        while (k > 0 && s->text[i] != s->text[k])
+            k = s->fail[k - 1];
         if (s->text[i] == s->text[k]) k++;
         s->fail[i] = (uint16_t)k;
     }

@@ -32,7 +32,8 @@ static size_t word_hash(const char *s, size_t len) {
         h ^= h >> 32;
     }
     part = 0;
-    for (size_t i = 0; i < len; i++) part |= (uint64_t)(uint8_t)s[i] << (8 * i);
+    for (size_t i = 0; i < len; i++)
+        part |= (uint64_t)(uint8_t)s[i] << (8 * i);
     h = (h ^ part) * 0xd6e8feb86659fd93u;
     return (size_t)(h ^ h >> 32);
 }
@@ -49,13 +50,13 @@ static qn_status word(void *user, const char *s, size_t len) {
     qn_word_slot *slot = NULL;
     if (w->words && len <= CACHE_MAX_WORD) {
         slot = &w->words[word_hash(s, len) & w->word_mask];
-        if (slot->generation == w->generation && slot->len == len &&
-            memcmp(slot->s, s, len) == 0) {
+        if (slot->generation == w->generation && slot->len == len && memcmp(slot->s, s, len) == 0) {
             qn_ids *ids = w->out;
             if (!qn_grow(&ids->data, &ids->cap, ids->len + slot->n, sizeof *ids->data)) {
                 return qn_fail(w->err, QN_ERR_NOMEM, "out of memory while tokenizing");
             }
-            for (size_t i = 0; i < slot->n; i++) ids->data[ids->len++] = ids->data[slot->out + i];
+            for (size_t i = 0; i < slot->n; i++)
+                ids->data[ids->len++] = ids->data[slot->out + i];
             return check_count(w);
         }
     }
@@ -63,8 +64,11 @@ static qn_status word(void *user, const char *s, size_t len) {
     qn_status st = qn_bpe_word(w, s, len);
     if (st != QN_OK) return st;
     if (slot) {
-        *slot = (qn_word_slot){.s = s, .len = (uint32_t)len, .generation = w->generation,
-                               .n = (uint32_t)(w->out->len - before), .out = before};
+        *slot = (qn_word_slot){.s = s,
+                               .len = (uint32_t)len,
+                               .generation = w->generation,
+                               .n = (uint32_t)(w->out->len - before),
+                               .out = before};
     }
     return check_count(w);
 }
@@ -81,7 +85,9 @@ static qn_status segment(qn_tok_work *w, const char *s, size_t len, bool first) 
     return qn_pre_split(&w->t->pre, text.data, text.len, &w->match_data, word, w, w->err);
 }
 
-static bool is_word_char(uint32_t cp) { return cp == '_' || (qn_char_class(cp) & 3) != 0; }
+static bool is_word_char(uint32_t cp) {
+    return cp == '_' || (qn_char_class(cp) & 3) != 0;
+}
 
 // The character before text[pos] (0 at the beginning) and its length.
 static uint32_t char_before(const char *text, size_t pos, size_t *n) {
@@ -113,7 +119,8 @@ static size_t skip_space_back(const char *text, size_t from, size_t pos) {
 static size_t skip_space(const char *text, size_t len, size_t pos) {
     uint32_t cp;
     size_t n;
-    while (pos < len && (n = qn_utf8_decode(text + pos, len - pos, &cp)) && qn_char_class(cp) == 4) {
+    while (pos < len && (n = qn_utf8_decode(text + pos, len - pos, &cp)) &&
+           qn_char_class(cp) == 4) {
         pos += n;
     }
     return pos;
@@ -123,8 +130,8 @@ static qn_status encode(qn_tok_work *w, const char *text, size_t len, const qn_t
                         size_t n_spans) {
     const qn_added_set *set = &w->t->added;
     size_t segment_start = 0, pos = 0, k = 0;
-    size_t run_end = 0;     // end of the run of spans of one kind that holds pos
-    bool special = false;   // that kind
+    size_t run_end = 0;   // end of the run of spans of one kind that holds pos
+    bool special = false; // that kind
     while (pos < len) {
         while (pos >= run_end) {
             special = spans[k].parse_special;
@@ -181,18 +188,21 @@ qn_status qn_tokenize(const qn_tokenizer *t, const char *text, size_t len,
     if (len > QN_TOK_MAX_TEXT) {
         return qn_fail(err, QN_ERR_LIMIT, "a text of %zu bytes (limit %d)", len, QN_TOK_MAX_TEXT);
     }
-    qn_tok_work w = {.t = t, .out = out, .base = out->len, .max_ids = max_ids, .err = err,
-                     .segments = 2};
+    qn_tok_work w = {
+        .t = t, .out = out, .base = out->len, .max_ids = max_ids, .err = err, .segments = 2};
     if (len >= CACHE_MIN_TEXT) {
         size_t slots = 64;
-        while (slots < CACHE_MAX_SLOTS && slots < len / 16) slots *= 2;
+        while (slots < CACHE_MAX_SLOTS && slots < len / 16)
+            slots *= 2;
         w.words = calloc(slots, sizeof *w.words); // NULL: no cache
         w.word_mask = slots - 1;
     }
     bool ok = true;
-    for (size_t i = 0; add_special && i < t->n_prefix && ok; i++) ok = qn_ids_push(out, t->prefix[i]);
+    for (size_t i = 0; add_special && i < t->n_prefix && ok; i++)
+        ok = qn_ids_push(out, t->prefix[i]);
     if (len) st = encode(&w, text, len, spans, n_spans);
-    for (size_t i = 0; add_special && i < t->n_suffix && ok; i++) ok = qn_ids_push(out, t->suffix[i]);
+    for (size_t i = 0; add_special && i < t->n_suffix && ok; i++)
+        ok = qn_ids_push(out, t->suffix[i]);
     if (!ok && st == QN_OK) st = qn_fail(err, QN_ERR_NOMEM, "out of memory while tokenizing");
     if (st == QN_OK) st = check_count(&w);
     free(w.words);

@@ -9,8 +9,16 @@
 
 // Tokens that end a turn or a text in the families we know, where they are control tokens.
 static const char *const end_names[] = {
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<end_of_turn>", "</s>",
-    "<|end_of_text|>", "<|eot|>", "<|END_OF_TURN_TOKEN|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "</s>",
+    "<|end_of_text|>",
+    "<|eot|>",
+    "<|END_OF_TURN_TOKEN|>",
     "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
 };
 
@@ -21,7 +29,8 @@ qn_tokenizer *qn_tokenizer_new(qn_error *err) {
         return NULL;
     }
     t->bos = t->eos = t->unk = -1;
-    for (size_t i = 0; i < 256; i++) t->byte_id[i] = -1;
+    for (size_t i = 0; i < 256; i++)
+        t->byte_id[i] = -1;
     return t;
 }
 
@@ -99,7 +108,8 @@ qn_status qn_tokenizer_finish(qn_tokenizer *t, qn_error *err) {
         if (id >= 0 && (v->attrs[id] & QN_TOKEN_CONTROL)) qn_tokenizer_add_stop(t, id);
     }
     // What ends or begins a text must not come out of a user's words.
-    for (size_t i = 0; i < t->n_stop; i++) v->attrs[t->stop[i]] = QN_TOKEN_CONTROL;
+    for (size_t i = 0; i < t->n_stop; i++)
+        v->attrs[t->stop[i]] = QN_TOKEN_CONTROL;
     if (t->bos >= 0) v->attrs[t->bos] = QN_TOKEN_CONTROL;
     fill_byte_table(t);
     return add_by_attributes(t, err);
@@ -122,7 +132,9 @@ bool qn_tokenizer_words_end_at_space(const qn_tokenizer *t) {
     return true;
 }
 
-int32_t qn_tokenizer_size(const qn_tokenizer *t) { return (int32_t)t->vocab.n; }
+int32_t qn_tokenizer_size(const qn_tokenizer *t) {
+    return (int32_t)t->vocab.n;
+}
 
 qn_str qn_tokenizer_token(const qn_tokenizer *t, int32_t id) {
     if (id < 0 || (size_t)id >= t->vocab.n) return (qn_str){"", 0};
@@ -137,8 +149,12 @@ int32_t qn_tokenizer_find(const qn_tokenizer *t, qn_str token) {
     return qn_vocab_find(&t->vocab, token.data, token.len);
 }
 
-int32_t qn_tokenizer_bos(const qn_tokenizer *t) { return t->bos; }
-int32_t qn_tokenizer_eos(const qn_tokenizer *t) { return t->eos; }
+int32_t qn_tokenizer_bos(const qn_tokenizer *t) {
+    return t->bos;
+}
+int32_t qn_tokenizer_eos(const qn_tokenizer *t) {
+    return t->eos;
+}
 
 bool qn_tokenizer_add_bos(const qn_tokenizer *t) {
     return t->n_prefix > 0 && t->bos >= 0 && t->prefix[0] == t->bos;
@@ -149,4 +165,6 @@ size_t qn_tokenizer_stop_ids(const qn_tokenizer *t, const int32_t **ids) {
     return t->n_stop;
 }
 
-const char *qn_tokenizer_kind(const qn_tokenizer *t) { return t->kind_name; }
+const char *qn_tokenizer_kind(const qn_tokenizer *t) {
+    return t->kind_name;
+}

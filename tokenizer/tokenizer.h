@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text to token ids and back. A qn_tokenizer is immutable after it was opened: any number of threads
-// may use one.
+// Text to token ids and back. A qn_tokenizer is immutable after it was opened: any number of
+// threads may use one.
 #ifndef QN_TOKENIZER_TOKENIZER_H
 #define QN_TOKENIZER_TOKENIZER_H
 
@@ -20,8 +20,8 @@ qn_status qn_tokenizer_from_gguf(const qn_gguf *g, const qn_log *log, qn_tokeniz
 // tokenizer_config.json and generation_config.json for the special tokens.
 qn_status qn_tokenizer_from_hf(const char *dir, const qn_log *log, qn_tokenizer **out,
                                qn_error *err);
-// From the bytes of a tokenizer.json alone (not kept). BOS and EOS are then known only as far as its
-// post-processor and the names of its tokens tell.
+// From the bytes of a tokenizer.json alone (not kept). BOS and EOS are then known only as far as
+// its post-processor and the names of its tokens tell.
 qn_status qn_tokenizer_from_json_memory(const char *data, size_t len, const qn_log *log,
                                         qn_tokenizer **out, qn_error *err);
 void qn_tokenizer_close(qn_tokenizer *t);
@@ -35,12 +35,13 @@ typedef enum qn_token_attr { // bits
 } qn_token_attr;
 
 int32_t qn_tokenizer_size(const qn_tokenizer *t);
-// The raw token string as in the vocabulary (byte-level BPE: in its printable alphabet). id in range.
+// The raw token string as in the vocabulary (byte-level BPE: in its printable alphabet). id in
+// range.
 qn_str qn_tokenizer_token(const qn_tokenizer *t, int32_t id);
 uint32_t qn_tokenizer_attrs(const qn_tokenizer *t, int32_t id);
 int32_t qn_tokenizer_find(const qn_tokenizer *t, qn_str token); // -1: none
-int32_t qn_tokenizer_bos(const qn_tokenizer *t); // -1: none
-int32_t qn_tokenizer_eos(const qn_tokenizer *t); // -1: none
+int32_t qn_tokenizer_bos(const qn_tokenizer *t);                // -1: none
+int32_t qn_tokenizer_eos(const qn_tokenizer *t);                // -1: none
 bool qn_tokenizer_add_bos(const qn_tokenizer *t);
 // Ids that end a generation: eos, eot, and the end-of-turn tokens known by name.
 size_t qn_tokenizer_stop_ids(const qn_tokenizer *t, const int32_t **ids);
@@ -69,8 +70,8 @@ qn_status qn_tokenize(const qn_tokenizer *t, const char *text, size_t len,
                       const qn_text_span *spans, size_t n_spans, bool add_special, size_t max_ids,
                       qn_ids *out, qn_error *err);
 
-// Bytes of a token as text: byte-level decoded, SPM space restored, control tokens as nothing unless
-// `special`. Appends to out. The first token of a text in SPM keeps its space; see qn_detok.
+// Bytes of a token as text: byte-level decoded, SPM space restored, control tokens as nothing
+// unless `special`. Appends to out. The first token of a text in SPM keeps its space; see qn_detok.
 bool qn_token_bytes(const qn_tokenizer *t, int32_t id, bool special, qn_buf *out);
 
 // Streaming detokenizer: one per sequence. It never gives out half a UTF-8 character; bytes that
@@ -84,13 +85,15 @@ typedef struct qn_detok {
 } qn_detok;
 // at_start: the tokens begin a text (not the continuation of a prompt).
 void qn_detok_init(qn_detok *d, const qn_tokenizer *t, bool special, bool at_start);
-bool qn_detok_push(qn_detok *d, int32_t id, qn_buf *out); // appends whole characters; false: no memory
-bool qn_detok_flush(qn_detok *d, qn_buf *out);            // what is held back, as U+FFFD
+bool qn_detok_push(qn_detok *d, int32_t id,
+                   qn_buf *out);               // appends whole characters; false: no memory
+bool qn_detok_flush(qn_detok *d, qn_buf *out); // what is held back, as U+FFFD
 
 // Incremental search for stop strings in streamed text: text that could be the beginning of a stop
 // string is held back.
 typedef struct qn_stop_matcher qn_stop_matcher;
-// Copies the strings. n at most 64, each at most 1,024 bytes and not empty, else QN_ERR_LIMIT/INVALID.
+// Copies the strings. n at most 64, each at most 1,024 bytes and not empty, else
+// QN_ERR_LIMIT/INVALID.
 qn_status qn_stop_matcher_create(const qn_str *strings, size_t n, qn_stop_matcher **out,
                                  qn_error *err);
 void qn_stop_matcher_destroy(qn_stop_matcher *m);

@@ -50,7 +50,8 @@ qn_status qn_vocab_set(qn_vocab *v, size_t id, qn_str text, uint8_t attrs, qn_er
 
 qn_status qn_vocab_index(qn_vocab *v, qn_error *err) {
     size_t cap = 16;
-    while (cap < v->n * 2) cap *= 2;
+    while (cap < v->n * 2)
+        cap *= 2;
     if (v->slots) qn_os_pages_free(v->slots, (v->mask + 1) * sizeof *v->slots);
     v->slots = qn_os_pages_alloc(cap * sizeof *v->slots); // zeroed
     if (!v->slots || (!v->seed && !qn_os_random(&v->seed, sizeof v->seed))) {

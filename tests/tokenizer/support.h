@@ -35,9 +35,10 @@ static inline qn_tokenizer *open_golden(const char *name) {
 // A code point from the corners that matter: ASCII of the patterns, marks, spaces, digits, scripts.
 static inline uint32_t random_code_point(qn_rng *rng) {
     static const char common[] = "aAsStTmMdDlLrReEvV''''0123456789   \t\r\n\n.,!?-/_<>|";
-    static const uint32_t odd[] = {0x17f, 0xa0, 0x85, 0x2028, 0x2003, 0x3000, 0x180e, 0x200b, 0x200d,
-                                   0x301, 0x323, 0xfe0f, 0xb2, 0xbd, 0x661, 0x966, 0x2167, 0x4e2d,
-                                   0xac00, 0x1f642, 0x1f3fd, 0x5d0, 0x627, 0xe01, 0xe9, 0x1c5};
+    static const uint32_t odd[] = {0x17f,  0xa0,   0x85,   0x2028, 0x2003, 0x3000,  0x180e,
+                                   0x200b, 0x200d, 0x301,  0x323,  0xfe0f, 0xb2,    0xbd,
+                                   0x661,  0x966,  0x2167, 0x4e2d, 0xac00, 0x1f642, 0x1f3fd,
+                                   0x5d0,  0x627,  0xe01,  0xe9,   0x1c5};
     uint64_t kind = qn_rng_below(rng, 10);
     if (kind < 6) return (uint32_t)common[qn_rng_below(rng, sizeof common - 1)];
     if (kind < 8) return odd[qn_rng_below(rng, sizeof odd / sizeof *odd)];

@@ -16,12 +16,19 @@ static bool fails(void) {
     if (countdown < 0) return false;
     return countdown-- == 0;
 }
-void *__wrap_malloc(size_t size) { return fails() ? NULL : __real_malloc(size); }
-void *__wrap_calloc(size_t n, size_t size) { return fails() ? NULL : __real_calloc(n, size); }
-void *__wrap_realloc(void *p, size_t size) { return fails() ? NULL : __real_realloc(p, size); }
+void *__wrap_malloc(size_t size) {
+    return fails() ? NULL : __real_malloc(size);
+}
+void *__wrap_calloc(size_t n, size_t size) {
+    return fails() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *p, size_t size) {
+    return fails() ? NULL : __real_realloc(p, size);
+}
 
-static const char text[] = "<|im_start|>It's 1234 o\xCC\x81 caf\xC3\xA9  \xF0\x9F\x99\x82 aaaaaaaaaaaaaaaaaaaaaaaa"
-                           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa<|im_end|> the end ";
+static const char text[] =
+    "<|im_start|>It's 1234 o\xCC\x81 caf\xC3\xA9  \xF0\x9F\x99\x82 aaaaaaaaaaaaaaaaaaaaaaaa"
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa<|im_end|> the end ";
 
 static bool run(const char *json, size_t len, const qn_ids *want, qn_ids *got) {
     qn_tokenizer *t = NULL;
@@ -39,7 +46,8 @@ static bool run(const char *json, size_t len, const qn_ids *want, qn_ids *got) {
     }
     qn_detok d;
     if (ok) qn_detok_init(&d, t, true, true);
-    for (size_t i = 0; i < got->len && ok; i++) ok = qn_detok_push(&d, got->data[i], &shown);
+    for (size_t i = 0; i < got->len && ok; i++)
+        ok = qn_detok_push(&d, got->data[i], &shown);
     ok = ok && qn_stop_matcher_create(&stop, 1, &m, NULL) == QN_OK;
     qn_stop_matcher_destroy(m);
     qn_buf_free(&shown);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.json files with the ids that Hugging Face's tokenizers gives, and a GGUF vocabulary with
-// SentencePiece's (make_goldens.py).
+// tokenizer.json files with the ids that Hugging Face's tokenizers gives, and a GGUF vocabulary
+// with SentencePiece's (make_goldens.py).
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +33,8 @@ static void check_text(const qn_tokenizer *t, const char *name, int line, qn_str
     if (qn_tokenize(t, text.data, text.len, &span, 1, true, 0, &ids, &err) != QN_OK) {
         fail_msg("%s, text %d: %s", name, line, err.message);
     }
-    for (size_t i = 0; i < ids.len; i++) qn_buf_printf(&got, "%s%d", i ? " " : "", ids.data[i]);
+    for (size_t i = 0; i < ids.len; i++)
+        qn_buf_printf(&got, "%s%d", i ? " " : "", ids.data[i]);
     if (strcmp(got.data ? got.data : "", want) != 0) {
         qn_buf_json_string(&shown, text.data, text.len);
         fail_msg("%s, text %d %s:\n got  %s\n want %s", name, line, shown.data,
@@ -96,9 +97,9 @@ static void check(void **state) {
 }
 
 int main(void) {
-    static char *const names[] = {"gpt2", "gpt2_prefix", "llama3", "qwen2", "gpt4o", "digits",
-                                  "deepseek", "behaviors", "whitespace", "llama2", "mistral",
-                                  "metaspace_unk", "spm"};
+    static char *const names[] = {"gpt2",    "gpt2_prefix",   "llama3",    "qwen2",      "gpt4o",
+                                  "digits",  "deepseek",      "behaviors", "whitespace", "llama2",
+                                  "mistral", "metaspace_unk", "spm"};
     enum { N = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[N];
     for (size_t i = 0; i < N; i++) {

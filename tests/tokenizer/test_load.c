@@ -43,7 +43,8 @@ static void expect_ids(const qn_tokenizer *t, const char *text, bool special, bo
     assert_int_equal(qn_tokenize(t, text, span.len, &span, 1, add, 0, &ids, &err), QN_OK);
     if (ids.len != n || (n && memcmp(ids.data, want, n * sizeof *want) != 0)) {
         qn_buf got = {0};
-        for (size_t i = 0; i < ids.len; i++) qn_buf_printf(&got, " %d", ids.data[i]);
+        for (size_t i = 0; i < ids.len; i++)
+            qn_buf_printf(&got, " %d", ids.data[i]);
         fail_msg("'%s' gives%s", text, got.data ? got.data : " nothing");
     }
     qn_ids_free(&ids);
@@ -82,9 +83,19 @@ static void end(qn_gguf_writer *w) {
 }
 
 static const qn_str bpe_tokens[] = {
-    QN_STR("a"), QN_STR("b"), QN_STR("\xC4\xA0"), QN_STR("\xC4\x8A"), // 0-3: a b space newline
-    QN_STR("ab"), QN_STR("\xC4\xA0" "ab"), QN_STR("<|im_start|>"), QN_STR("<|im_end|>"), // 4-7
-    QN_STR("<think>"), QN_STR("<|endoftext|>"), QN_STR("[PAD]"), QN_STR("<|eot_id|>"), // 8-11
+    QN_STR("a"),
+    QN_STR("b"),
+    QN_STR("\xC4\xA0"),
+    QN_STR("\xC4\x8A"), // 0-3: a b space newline
+    QN_STR("ab"),
+    QN_STR("\xC4\xA0"
+           "ab"),
+    QN_STR("<|im_start|>"),
+    QN_STR("<|im_end|>"), // 4-7
+    QN_STR("<think>"),
+    QN_STR("<|endoftext|>"),
+    QN_STR("[PAD]"),
+    QN_STR("<|eot_id|>"), // 8-11
 };
 static const int32_t bpe_types[] = {1, 1, 1, 1, 1, 1, 3, 3, 4, 3, 5, 4};
 static const qn_str bpe_merges[] = {QN_STR("a b"), QN_STR("\xC4\xA0 ab"), QN_STR("b b"),
@@ -124,17 +135,35 @@ static void bpe_from_gguf(void **state) {
 }
 
 static const qn_str spm_tokens[] = {
-    QN_STR("<unk>"), QN_STR("<s>"), QN_STR("</s>"), QN_STR("<0x0A>"), QN_STR("<0xC3>"),
-    QN_STR("<0xA9>"), QN_STR("\xE2\x96\x81"), QN_STR("a"), QN_STR("b"), QN_STR("ab"),
-    QN_STR("\xE2\x96\x81" "a"), QN_STR("\xE2\x96\x81" "ab"), QN_STR("<x>"), QN_STR("/"), QN_STR("s"),
-    QN_STR("<"), QN_STR(">"), QN_STR("</s"), QN_STR("</"),
+    QN_STR("<unk>"),
+    QN_STR("<s>"),
+    QN_STR("</s>"),
+    QN_STR("<0x0A>"),
+    QN_STR("<0xC3>"),
+    QN_STR("<0xA9>"),
+    QN_STR("\xE2\x96\x81"),
+    QN_STR("a"),
+    QN_STR("b"),
+    QN_STR("ab"),
+    QN_STR("\xE2\x96\x81"
+           "a"),
+    QN_STR("\xE2\x96\x81"
+           "ab"),
+    QN_STR("<x>"),
+    QN_STR("/"),
+    QN_STR("s"),
+    QN_STR("<"),
+    QN_STR(">"),
+    QN_STR("</s"),
+    QN_STR("</"),
 };
 static const int32_t spm_types[] = {2, 3, 3, 6, 6, 6, 1, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 1};
 static const float spm_scores[] = {0,  0,  0, 0,  0,  0,  -1, -2, -3, -4,
                                    -9, -5, 0, -6, -7, -8, -9, -3, -2};
 
-static void write_spm(bool prefix) {
+static void write_spm(bool prefix, const char *name) {
     qn_gguf_writer *w = begin("llama");
+    qn_gguf_put_str(w, "general.name", qn_str_from(name));
     qn_gguf_put_str_array(w, "tokenizer.ggml.tokens", spm_tokens, 19);
     qn_gguf_put_i32_array(w, "tokenizer.ggml.token_type", spm_types, 19);
     qn_gguf_put_f32_array(w, "tokenizer.ggml.scores", spm_scores, 19);
@@ -148,35 +177,39 @@ static void spm_from_gguf(void **state) {
     (void)state;
     qn_tokenizer *t = NULL;
     qn_error err = {0};
-    write_spm(true);
+    write_spm(true, "Phi 2");
     if (open_written(&t, &err) != QN_OK) fail_msg("%s", err.message);
     assert_string_equal(qn_tokenizer_kind(t), "spm");
-    EXPECT(t, "ab", true, true, 1, 11);               // BOS, and the space before the text
+    EXPECT(t, "ab", true, true, 1, 11); // BOS, and the space before the text
     EXPECT(t, "ab ab", true, false, 11, 11);
-    EXPECT(t, "a\nb", true, false, 10, 3, 8);         // <0x0A>
-    EXPECT(t, "\xC3\xA9", true, false, 6, 4, 5);      // bytes of a character without a token
-    EXPECT(t, "a\xE4\xB8\xAD", true, false, 10, 0);   // and a byte without one
-    EXPECT(t, "a<x>b", false, false, 10, 12, 6, 8);   // after an added token the space comes again
+    EXPECT(t, "a\nb", true, false, 10, 3, 8);       // <0x0A>
+    EXPECT(t, "\xC3\xA9", true, false, 6, 4, 5);    // bytes of a character without a token
+    EXPECT(t, "a\xE4\xB8\xAD", true, false, 10, 0); // and a byte without one
+    EXPECT(t, "a<x>b", false, false, 10, 12, 6, 8); // after an added token the space comes again
     EXPECT(t, "<s>a</s>", true, false, 1, 10, 2);
-    EXPECT(t, "</s>", false, false, 6, 17, 16);       // a user's </s> is text, merged or not
+    EXPECT(t, "</s>", false, false, 6, 17, 16); // a user's </s> is text, merged or not
     qn_detok d;
     qn_buf out = {0};
     qn_detok_init(&d, t, false, true);
     const int32_t ids[] = {1, 11, 11, 4, 5, 4};
-    for (size_t i = 0; i < 6; i++) assert_true(qn_detok_push(&d, ids[i], &out));
+    for (size_t i = 0; i < 6; i++)
+        assert_true(qn_detok_push(&d, ids[i], &out));
     assert_string_equal(out.data, "ab ab\xC3\xA9");
     assert_true(qn_detok_flush(&d, &out));
     assert_string_equal(out.data, "ab ab\xC3\xA9\xEF\xBF\xBD");
     qn_buf_clear(&out);
     qn_detok_init(&d, t, true, false); // the continuation of a text, control tokens shown
-    for (size_t i = 0; i < 3; i++) assert_true(qn_detok_push(&d, ids[i], &out));
+    for (size_t i = 0; i < 3; i++)
+        assert_true(qn_detok_push(&d, ids[i], &out));
     assert_string_equal(out.data, "<s> ab ab");
     qn_buf_free(&out);
     qn_tokenizer_close(t);
-    write_spm(false);
+    write_spm(false, "Microsoft Phi-3 mini");
     if (open_written(&t, &err) != QN_OK) fail_msg("%s", err.message);
     EXPECT(t, "ab", true, true, 9, 2);
     EXPECT(t, " ab", true, false, 11);
+    EXPECT(t, "</s> \n ab<s> ab", true, false, 2, 9, 1,
+           11); // Phi-3's </s> takes the space behind it
     qn_tokenizer_close(t);
 }
 
@@ -233,8 +266,7 @@ static void bad_gguf(void **state) {
 // ---- tokenizer.json
 
 #define MODEL(members) "{\"model\":{\"type\":\"BPE\"," members "}}"
-#define WITH(part)                                                                                 \
-    "{" part ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}"
+#define WITH(part)     "{" part ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}"
 
 static void bad_json(void **state) {
     (void)state;
@@ -262,10 +294,12 @@ static void bad_json(void **state) {
         {MODEL("\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1"), QN_ERR_UNSUPPORTED, "dropout"},
         {MODEL("\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\""),
          QN_ERR_UNSUPPORTED, "end_of_word_suffix"},
-        {MODEL("\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"?\""), QN_ERR_FORMAT, "unk_token"},
+        {MODEL("\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"?\""), QN_ERR_FORMAT,
+         "unk_token"},
         {WITH("\"normalizer\":{\"type\":\"Lowercase\"}"), QN_ERR_UNSUPPORTED, "'Lowercase'"},
         {WITH("\"normalizer\":{\"type\":\"Sequence\"}"), QN_ERR_FORMAT, "normalizers"},
-        {WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}"),
+        {WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":"
+              "\"\"}"),
          QN_ERR_UNSUPPORTED, "Regex"},
         {WITH("\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}"), QN_ERR_UNSUPPORTED,
          "'BertPreTokenizer'"},
@@ -287,8 +321,8 @@ static void bad_json(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qn_tokenizer *t = NULL;
         qn_error err = {0};
-        qn_status st = qn_tokenizer_from_json_memory(cases[i].json, strlen(cases[i].json), NULL, &t,
-                                                     &err);
+        qn_status st =
+            qn_tokenizer_from_json_memory(cases[i].json, strlen(cases[i].json), NULL, &t, &err);
         if (st != cases[i].status || !strstr(err.message, cases[i].part)) {
             fail_msg("%s: %s, '%s'", cases[i].json, qn_status_name(st), err.message);
         }
@@ -319,8 +353,10 @@ static void truncated_json(void **state) {
 static void members_in_any_order(void **state) {
     (void)state;
     static const char json[] =
-        "{\"model\":{\"merges\":[[\"a\",\"b\"],\"ab c\",\"< e>\"],\"vocab\":{\"a\":0,\"b\":1,\"c\":2,"
-        "\"ab\":3,\"abc\":4,\"<\":5,\"e>\":6,\"<e>\":7,\"?\":8},\"unk_token\":\"?\",\"type\":\"BPE\"},"
+        "{\"model\":{\"merges\":[[\"a\",\"b\"],\"ab c\",\"< "
+        "e>\"],\"vocab\":{\"a\":0,\"b\":1,\"c\":2,"
+        "\"ab\":3,\"abc\":4,\"<\":5,\"e>\":6,\"<e>\":7,\"?\":8},\"unk_token\":\"?\",\"type\":"
+        "\"BPE\"},"
         "\"added_tokens\":[{\"special\":true,\"content\":\"<e>\",\"id\":7}]}";
     qn_tokenizer *t = NULL;
     qn_error err = {0};
@@ -339,12 +375,13 @@ static void hf_directory(void **state) {
     qn_error err = {0};
     assert_int_equal(qn_tokenizer_from_hf(folder, NULL, &t, &err), QN_ERR_NOT_FOUND);
     err = (qn_error){0};
-    write_file("tokenizer.json",
-               "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
-               "{\"id\":4,\"content\":\"<end>\",\"special\":false},"
-               "{\"id\":5,\"content\":\"<|im_end|>\",\"special\":true}],"
-               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}");
+    write_file(
+        "tokenizer.json",
+        "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
+        "{\"id\":4,\"content\":\"<end>\",\"special\":false},"
+        "{\"id\":5,\"content\":\"<|im_end|>\",\"special\":true}],"
+        "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}");
     if (qn_tokenizer_from_hf(folder, NULL, &t, &err) != QN_OK) fail_msg("%s", err.message);
     EXPECT(t, "ab", true, true, 2);
     assert_int_equal(qn_tokenizer_bos(t), -1);
@@ -372,9 +409,9 @@ static void hf_directory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bpe_from_gguf),       cmocka_unit_test(spm_from_gguf),
-        cmocka_unit_test(bad_gguf),            cmocka_unit_test(bad_json),
-        cmocka_unit_test(truncated_json),      cmocka_unit_test(members_in_any_order),
+        cmocka_unit_test(bpe_from_gguf),  cmocka_unit_test(spm_from_gguf),
+        cmocka_unit_test(bad_gguf),       cmocka_unit_test(bad_json),
+        cmocka_unit_test(truncated_json), cmocka_unit_test(members_in_any_order),
         cmocka_unit_test(hf_directory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -52,15 +52,18 @@ static void check_case(const qn_tokenizer *t, const char *name, int number, qn_s
     qn_error err = {0};
     qn_buf got = {0}, shown = {0};
     assert_int_equal(qn_tokenize(t, text.data, text.len, &plain, 1, false, 0, &ids, &err), QN_OK);
-    for (size_t i = 0; i < ids.len; i++) qn_buf_printf(&got, "%s%d", i ? " " : "", ids.data[i]);
-    while (*expected == ' ') expected++;
+    for (size_t i = 0; i < ids.len; i++)
+        qn_buf_printf(&got, "%s%d", i ? " " : "", ids.data[i]);
+    while (*expected == ' ')
+        expected++;
     if (strcmp(got.data ? got.data : "", expected) != 0) {
         fail_msg("%s, case %d '%.*s':\n got  %s\n want %s", name, number, (int)text.len, text.data,
                  got.data ? got.data : "", expected);
     }
     qn_detok d;
     qn_detok_init(&d, t, false, true);
-    for (size_t i = 0; i < ids.len; i++) assert_true(qn_detok_push(&d, ids.data[i], &shown));
+    for (size_t i = 0; i < ids.len; i++)
+        assert_true(qn_detok_push(&d, ids.data[i], &shown));
     assert_true(qn_detok_flush(&d, &shown));
     if (!qn_str_eq(qn_buf_str(&shown), text)) {
         fail_msg("%s, case %d: '%.*s' came back as '%s'", name, number, (int)text.len, text.data,

@@ -8,7 +8,8 @@ static void decode(const qn_tokenizer *t, const qn_ids *ids, bool special, qn_bu
     qn_detok d;
     qn_buf_clear(out);
     qn_detok_init(&d, t, special, true);
-    for (size_t i = 0; i < ids->len; i++) assert_true(qn_detok_push(&d, ids->data[i], out));
+    for (size_t i = 0; i < ids->len; i++)
+        assert_true(qn_detok_push(&d, ids->data[i], out));
     assert_true(qn_detok_flush(&d, out));
 }
 
@@ -53,7 +54,7 @@ static void bytes_come_back(void **state) {
             qn_buf_clear(&text);
             while (text.len < n) {
                 uint64_t r = qn_rng_below(&rng, 300);
-                qn_buf_putc(&text, (char)(r < 256 ? r : (uint64_t)"aA 1'\xe4\xf0\x9f"[r & 7]));
+                qn_buf_putc(&text, (char)(r < 256 ? r : (uint64_t) "aA 1'\xe4\xf0\x9f"[r & 7]));
             }
             tokenize_plain(t, text.data, text.len, &ids);
             qn_buf_clear(&back);
@@ -151,7 +152,8 @@ static void broken_bytes(void **state) {
 
 static size_t count_id(const qn_ids *ids, int32_t id) {
     size_t n = 0;
-    for (size_t i = 0; i < ids->len; i++) n += ids->data[i] == id;
+    for (size_t i = 0; i < ids->len; i++)
+        n += ids->data[i] == id;
     return n;
 }
 
@@ -185,7 +187,8 @@ static void users_cannot_forge(void **state) {
                                       {strlen(cases[i].user), false},
                                       {0, true},
                                       {strlen(cases[i].after), true}};
-        assert_int_equal(qn_tokenize(t, text.data, text.len, spans, 4, false, 0, &ids, &err), QN_OK);
+        assert_int_equal(qn_tokenize(t, text.data, text.len, spans, 4, false, 0, &ids, &err),
+                         QN_OK);
         assert_int_equal(count_id(&ids, start), cases[i].starts);
         assert_int_equal(count_id(&ids, end), cases[i].ends);
         assert_int_equal(count_id(&ids, tag), cases[i].tags);
@@ -221,7 +224,8 @@ static void limits(void **state) {
     assert_true(n >= 6);
     assert_int_equal(qn_tokenize(t, "a b c d e", 9, NULL, 0, true, n, &ids, &err), QN_OK);
     assert_int_equal(ids.len, 1 + 2 * n);
-    assert_int_equal(qn_tokenize(t, "a b c d e", 9, NULL, 0, true, n - 1, &ids, &err), QN_ERR_LIMIT);
+    assert_int_equal(qn_tokenize(t, "a b c d e", 9, NULL, 0, true, n - 1, &ids, &err),
+                     QN_ERR_LIMIT);
     assert_int_equal(ids.len, 1 + 2 * n); // nothing is left behind
     assert_int_equal(ids.data[0], 42);
     err = (qn_error){0};
@@ -262,7 +266,8 @@ static void threads_share_one(void **state) {
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, run_job, &jobs[i]), 0);
     }
-    for (size_t i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
     assert_true(jobs[0].ids.len > 1000);
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(jobs[i].ids.len, jobs[0].ids.len);
@@ -302,10 +307,12 @@ static void stops_are_found(void **state) {
         char text[64], strings[4][8];
         qn_str s[4];
         size_t len = (size_t)qn_rng_below(&rng, 60), n = (size_t)qn_rng_below(&rng, 5);
-        for (size_t i = 0; i < len; i++) text[i] = (char)('a' + qn_rng_below(&rng, 3));
+        for (size_t i = 0; i < len; i++)
+            text[i] = (char)('a' + qn_rng_below(&rng, 3));
         for (size_t k = 0; k < n; k++) {
             s[k] = (qn_str){strings[k], 1 + (size_t)qn_rng_below(&rng, 8)};
-            for (size_t i = 0; i < s[k].len; i++) strings[k][i] = (char)('a' + qn_rng_below(&rng, 3));
+            for (size_t i = 0; i < s[k].len; i++)
+                strings[k][i] = (char)('a' + qn_rng_below(&rng, 3));
         }
         bool include = qn_rng_below(&rng, 2);
         size_t begin = len, end = len;
@@ -352,7 +359,8 @@ static void stop_limits(void **state) {
     qn_error err = {0};
     memset(text, 'a', 2048);
     longest.data = text;
-    for (size_t i = 0; i < 65; i++) many[i] = longest;
+    for (size_t i = 0; i < 65; i++)
+        many[i] = longest;
     assert_int_equal(qn_stop_matcher_create(many, 65, &m, &err), QN_ERR_LIMIT);
     assert_int_equal(qn_stop_matcher_create(&empty, 1, &m, NULL), QN_ERR_INVALID);
     longest.len = 1025;

@@ -59,7 +59,8 @@ static bool *find_agreed(void) {
     }
     print_message("%d characters are in one Unicode version only\n", odd);
     assert_true(odd < 10000);
-    for (size_t i = 0; i < 3; i++) qn_pre_free(&pre[i]);
+    for (size_t i = 0; i < 3; i++)
+        qn_pre_free(&pre[i]);
     pcre2_match_data_free(md);
     return agreed;
 }
@@ -137,7 +138,8 @@ static void heap_is_plain_search(void **state) {
 
 static void fill(qn_buf *b, const char *unit, size_t size, const char *end) {
     qn_buf_clear(b);
-    while (b->len < size) qn_buf_puts(b, unit);
+    while (b->len < size)
+        qn_buf_puts(b, unit);
     qn_buf_puts(b, end);
 }
 
@@ -146,19 +148,36 @@ static void fill(qn_buf *b, const char *unit, size_t size, const char *end) {
 static const struct {
     const char *unit, *end;
 } repeats[] = {
-    {"a", ""},          {" ", ""},        {" ", "x"},       {"7", ""},
-    {"\n", ""},         {"\r\n", ""},     {" \n", "x"},     {"\t ", "x"},
-    {"'", ""},          {"'s", ""},       {"A", ""},        {"aA", ""},
-    {" .", ""},         {"<|", ""},       {"<|im_", ""},    {"\xC2\xA0", "x"},
-    {"\xCC\x81", ""},   {"\xCC\xA3\xCC\x81", "a"}, {"\xE4\xB8\xAD", ""},
-    {"\xF0\x9F\x99\x82", ""}, {"\xFF", ""}, {"\xE2\x96\x81", "a"}, {"\x01", ""},
+    {"a", ""},
+    {" ", ""},
+    {" ", "x"},
+    {"7", ""},
+    {"\n", ""},
+    {"\r\n", ""},
+    {" \n", "x"},
+    {"\t ", "x"},
+    {"'", ""},
+    {"'s", ""},
+    {"A", ""},
+    {"aA", ""},
+    {" .", ""},
+    {"<|", ""},
+    {"<|im_", ""},
+    {"\xC2\xA0", "x"},
+    {"\xCC\x81", ""},
+    {"\xCC\xA3\xCC\x81", "a"},
+    {"\xE4\xB8\xAD", ""},
+    {"\xF0\x9F\x99\x82", ""},
+    {"\xFF", ""},
+    {"\xE2\x96\x81", "a"},
+    {"\x01", ""},
 };
 
 static void no_size_is_quadratic(void **state) {
     (void)state;
-    static const char *const names[] = {"gpt2", "llama3", "qwen2", "gpt4o", "digits", "deepseek",
-                                        "behaviors", "whitespace", "llama2", "mistral",
-                                        "metaspace_unk"};
+    static const char *const names[] = {"gpt2",   "llama3",   "qwen2",        "gpt4o",
+                                        "digits", "deepseek", "behaviors",    "whitespace",
+                                        "llama2", "mistral",  "metaspace_unk"};
     qn_buf text = {0};
     qn_ids ids = {0};
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
@@ -183,11 +202,13 @@ static qn_status count_bytes(void *user, const char *s, size_t len) {
 static void named_pre_tokenizers(void **state) {
     (void)state;
     static const char *const names[] = {
-        "default", "llama-bpe", "llama3", "smaug-bpe", "dbrx", "qwen2", "qwen35", "gpt-2", "phi-2",
-        "mpt", "olmo", "jais", "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone",
-        "falcon", "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken", "gpt-4o", "llama4",
-        "glm4", "stablelm2", "bloom", "viking", "poro-chat", "bailingmoe", "seed-coder", "megrez",
-        "deepseek-r1-qwen"};
+        "default",        "llama-bpe",   "llama3",    "smaug-bpe",       "dbrx",
+        "qwen2",          "qwen35",      "gpt-2",     "phi-2",           "mpt",
+        "olmo",           "jais",        "starcoder", "refact",          "command-r",
+        "smollm",         "codeshell",   "exaone",    "falcon",          "deepseek-llm",
+        "deepseek-coder", "deepseek-v3", "tekken",    "gpt-4o",          "llama4",
+        "glm4",           "stablelm2",   "bloom",     "viking",          "poro-chat",
+        "bailingmoe",     "seed-coder",  "megrez",    "deepseek-r1-qwen"};
     qn_rng rng = {.key = 9};
     qn_buf text = {0};
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
@@ -229,9 +250,9 @@ static void hostile_patterns(void **state) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         qn_pre pre = {.n = 0};
         qn_error err = {0};
-        assert_int_equal(qn_pre_add(&pre, refused[i], strlen(refused[i]), false, QN_PRE_ISOLATED,
-                                    false, &err),
-                         QN_ERR_UNSUPPORTED);
+        assert_int_equal(
+            qn_pre_add(&pre, refused[i], strlen(refused[i]), false, QN_PRE_ISOLATED, false, &err),
+            QN_ERR_UNSUPPORTED);
         qn_pre_free(&pre);
     }
     // A pattern that would take exponential time ends at its limit.
@@ -242,7 +263,8 @@ static void hostile_patterns(void **state) {
     const char *slow = "(?:a|a|ab?)+[bc]";
     char text[64];
     memset(text, 'a', sizeof text);
-    assert_int_equal(qn_pre_add(&pre, slow, strlen(slow), false, QN_PRE_ISOLATED, false, &err), QN_OK);
+    assert_int_equal(qn_pre_add(&pre, slow, strlen(slow), false, QN_PRE_ISOLATED, false, &err),
+                     QN_OK);
     assert_int_equal(qn_pre_split(&pre, text, sizeof text, &md, count_bytes, &sum, &err),
                      QN_ERR_LIMIT);
     pcre2_match_data_free(md);
@@ -252,8 +274,10 @@ static void hostile_patterns(void **state) {
 static void byte_alphabet(void **state) {
     (void)state;
     int known = 0;
-    for (unsigned b = 0; b < 256; b++) assert_int_equal(qn_char_byte(qn_byte_char((uint8_t)b)), b);
-    for (uint32_t cp = 0; cp < 0x3000; cp++) known += qn_char_byte(cp) >= 0;
+    for (unsigned b = 0; b < 256; b++)
+        assert_int_equal(qn_char_byte(qn_byte_char((uint8_t)b)), b);
+    for (uint32_t cp = 0; cp < 0x3000; cp++)
+        known += qn_char_byte(cp) >= 0;
     assert_int_equal(known, 256);
     assert_int_equal(qn_byte_char(' '), 0x120);
     assert_int_equal(qn_byte_char('\n'), 0x10a);
@@ -261,12 +285,9 @@ static void byte_alphabet(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(byte_alphabet),
-        cmocka_unit_test(scanners_are_their_patterns),
-        cmocka_unit_test(heap_is_plain_search),
-        cmocka_unit_test(named_pre_tokenizers),
-        cmocka_unit_test(hostile_patterns),
-        cmocka_unit_test(no_size_is_quadratic),
+        cmocka_unit_test(byte_alphabet),        cmocka_unit_test(scanners_are_their_patterns),
+        cmocka_unit_test(heap_is_plain_search), cmocka_unit_test(named_pre_tokenizers),
+        cmocka_unit_test(hostile_patterns),     cmocka_unit_test(no_size_is_quadratic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
