@@ -54,8 +54,8 @@ qn_status qn_template_compile(const char *source, size_t len, qn_chat_template *
     if (!t) return qn_fail(err, QN_ERR_NOMEM, "template: out of memory");
     qn_arena_init(&t->arena, COMPILE_MEMORY);
     char *copy = normalize(&t->arena, source, &len);
-    qn_status st = copy ? tpl_parse(t, copy, len, err)
-                        : qn_fail(err, QN_ERR_NOMEM, "template: out of memory");
+    qn_status st =
+        copy ? tpl_parse(t, copy, len, err) : qn_fail(err, QN_ERR_NOMEM, "template: out of memory");
     if (st != QN_OK) {
         qn_template_free(t);
         return st;

@@ -38,9 +38,11 @@ typedef struct qn_rendered {
 
 // Renders with the members of `variables` (an object: messages, tools, add_generation_prompt, and
 // the template's keyword arguments) as globals. Strings in it are untrusted. trusted_variables (an
-// object or NULL: bos_token, eos_token, ...): their strings are trusted. now: what strftime_now uses,
-// seconds since 1970 (UTC). raise_exception gives QN_ERR_INVALID with the template's message; other
-// template faults QN_ERR_INVALID too, limits QN_ERR_LIMIT.
+// object or NULL: bos_token, eos_token, ...): their strings are trusted; where both have a name,
+// `variables` wins. Both must stay unchanged during the call. now: what strftime_now uses, seconds
+// since 1970 (UTC). raise_exception gives QN_ERR_INVALID with the template's message; other
+// template faults QN_ERR_INVALID too (QN_ERR_UNSUPPORTED for what Jinja2 has and this has not),
+// limits QN_ERR_LIMIT. Needs up to 1 MiB of stack. On failure out is empty.
 qn_status qn_template_render(const qn_chat_template *t, const json_t *variables,
                              const json_t *trusted_variables, double now,
                              const qn_template_limits *limits, qn_rendered *out, qn_error *err);

@@ -175,8 +175,7 @@ bool tpl_call_value(tpl_render *r, tpl_val f, const tpl_args *args, tpl_val *out
         return out->kind != V_STR || out->u.s;
     }
     case V_UNDEF: return tpl_fail_undefined(r, f);
-    default:
-        return tpl_fail(r, QN_ERR_INVALID, "'%s' object is not callable", tpl_type_name(f));
+    default: return tpl_fail(r, QN_ERR_INVALID, "'%s' object is not callable", tpl_type_name(f));
     }
 }
 
@@ -389,8 +388,10 @@ static bool eval_node(tpl_render *r, tpl_scope *sc, const tpl_node *n, tpl_val *
         if (!tpl_eval(r, sc, n->b, &v)) return false;
         if (tpl_truth(v)) return tpl_eval(r, sc, n->a, out);
         if (n->c) return tpl_eval(r, sc, n->c, out);
-        *out = tpl_undef_named(r, "the inline if-expression on line %u evaluated to false and no "
-                                  "else section was defined", n->line);
+        *out = tpl_undef_named(r,
+                               "the inline if-expression on line %u evaluated to false and no "
+                               "else section was defined",
+                               n->line);
         return true;
     default: return tpl_fail(r, QN_ERR_INTERNAL, "not an expression");
     }

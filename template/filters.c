@@ -8,7 +8,10 @@
 
 #include <utf8proc.h>
 
-#define PARAMS(...) (const char *const[]){__VA_ARGS__}
+#define PARAMS(...)                                                                                \
+    (const char *const[]) {                                                                        \
+        __VA_ARGS__                                                                                \
+    }
 
 typedef bool filter_fn(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out);
 
@@ -20,7 +23,9 @@ static bool give_seq(tpl_seq *s, tpl_val *out) {
     if (s) *out = tpl_seqval(s);
     return s != NULL;
 }
-static bool is_given(tpl_val v) { return v.kind != V_MISSING && v.kind != V_NONE; }
+static bool is_given(tpl_val v) {
+    return v.kind != V_MISSING && v.kind != V_NONE;
+}
 
 static tpl_str *flat_str(tpl_render *r, tpl_val v) {
     tpl_str *s = tpl_to_str(r, v);
@@ -204,8 +209,8 @@ static tpl_seq *sorted(tpl_render *r, const tpl_seq *in, keyed *v, bool down) {
     return s;
 }
 
-// The sort key of an item: the values of one or several attributes ("a,b.c"), as a list, so that equal
-// values need no order of their own (as Jinja2 does).
+// The sort key of an item: the values of one or several attributes ("a,b.c"), as a list, so that
+// equal values need no order of their own (as Jinja2 does).
 static bool sort_key(tpl_render *r, tpl_val item, tpl_val attr, bool lower, tpl_val *out) {
     tpl_seq *key = tpl_seq_new(r, SEQ_LIST, 1);
     if (!key) return false;
@@ -279,8 +284,8 @@ static bool f_unique(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *ou
         }
         int got = tpl_dict_get(r, seen, key, &unused);
         if (got < 0) return false;
-        if (!got && (!tpl_dict_put(r, seen, key, tpl_none()) ||
-                     !tpl_seq_push(r, res, in->items[i]))) {
+        if (!got &&
+            (!tpl_dict_put(r, seen, key, tpl_none()) || !tpl_seq_push(r, res, in->items[i]))) {
             return false;
         }
     }
@@ -289,7 +294,8 @@ static bool f_unique(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *ou
 
 static bool extreme(tpl_render *r, tpl_val v, const tpl_args *args, bool max, tpl_val *out) {
     tpl_val p[2], best = tpl_none();
-    if (!tpl_bind(r, "min, max", args, PARAMS("case_sensitive", "attribute"), 2, 0, p)) return false;
+    if (!tpl_bind(r, "min, max", args, PARAMS("case_sensitive", "attribute"), 2, 0, p))
+        return false;
     tpl_seq *in = tpl_iterate(r, v);
     if (!in) return false;
     if (in->n == 0) {
@@ -346,7 +352,8 @@ static bool f_groupby(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *o
             if (eq < 0 || (eq && !tpl_seq_push(r, list, k[i].item))) return false;
             if (!eq) break;
         }
-        if (list->n == 0) return tpl_fail(r, QN_ERR_INVALID, "groupby: a key is not equal to itself");
+        if (list->n == 0)
+            return tpl_fail(r, QN_ERR_INVALID, "groupby: a key is not equal to itself");
         if (!tpl_seq_push(r, res, tpl_seqval(pair))) return false;
     }
     return give_seq(res, out);
@@ -653,7 +660,8 @@ static bool f_format(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *ou
     tpl_str *s = tpl_to_str(r, v);
     if (!s) return false;
     if (args->n && args->n_kw) {
-        return tpl_fail(r, QN_ERR_INVALID, "can't handle positional and keyword arguments together");
+        return tpl_fail(r, QN_ERR_INVALID,
+                        "can't handle positional and keyword arguments together");
     }
     tpl_seq tuple = {.items = args->pos, .n = args->n, .cap = args->n, .type = SEQ_TUPLE};
     tpl_val given = tpl_seqval(&tuple);
@@ -690,7 +698,8 @@ static bool f_wordcount(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val 
     tpl_str *s = flat_str(r, v);
     int64_t n = 0;
     bool in = false;
-    if (!s || !tpl_bind(r, "wordcount", args, NULL, 0, 0, NULL) || !tpl_work(r, s->len)) return false;
+    if (!s || !tpl_bind(r, "wordcount", args, NULL, 0, 0, NULL) || !tpl_work(r, s->len))
+        return false;
     for (size_t i = 0; i < s->len;) {
         utf8proc_int32_t cp;
         utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)s->data + i,
@@ -723,7 +732,8 @@ static bool parse_number(tpl_str *s, int base, bool real, tpl_val *out) {
             if (n == 0 || next == '_' || next == 0) return false;
             continue;
         }
-        bool point = real && (c == '.' || ((c == '-' || c == '+') && n && (text[n - 1] | 32) == 'e'));
+        bool point =
+            real && (c == '.' || ((c == '-' || c == '+') && n && (text[n - 1] | 32) == 'e'));
         if (!alnum && !point && !((c == '-' || c == '+') && n == 0)) return false;
         if (real && (c == 'x' || c == 'X' || c == 'p' || c == 'P' || c == '(')) return false;
         text[n++] = c;
@@ -775,7 +785,8 @@ static bool f_int(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out) 
     }
     if (f.kind != V_FLOAT || isnan(f.u.f)) return true;
     if (isinf(f.u.f)) {
-        return v.kind == V_STR || tpl_fail(r, QN_ERR_INVALID, "cannot convert float infinity to integer");
+        return v.kind == V_STR ||
+               tpl_fail(r, QN_ERR_INVALID, "cannot convert float infinity to integer");
     }
     if (!(fabs(f.u.f) < 9.2e18)) return tpl_fail(r, QN_ERR_INVALID, "integer too large (64 bits)");
     *out = tpl_int((int64_t)f.u.f);
@@ -817,7 +828,8 @@ static bool f_round(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out
     int64_t digits = 0;
     if (!tpl_bind(r, "round", args, PARAMS("precision", "method"), 2, 0, p)) return false;
     if (!tpl_arg_int(r, "round", p[0], &digits)) return false;
-    if (digits < -300 || digits > 300) return tpl_fail(r, QN_ERR_LIMIT, "round: precision above 300");
+    if (digits < -300 || digits > 300)
+        return tpl_fail(r, QN_ERR_LIMIT, "round: precision above 300");
     if (v.kind == V_UNDEF) return tpl_fail_undefined(r, v);
     if (!tpl_is_num(v)) return tpl_fail(r, QN_ERR_INVALID, "round: not a number");
     double f = tpl_as_float(v);
@@ -880,20 +892,48 @@ static const struct {
     const char *name;
     filter_fn *fn;
 } filters[] = {
-    {"abs", f_abs},           {"attr", f_attr},         {"batch", f_batch},
-    {"capitalize", f_capitalize}, {"center", f_center}, {"count", f_length},
-    {"d", f_default},         {"default", f_default},   {"dictsort", f_dictsort},
-    {"e", f_escape},          {"escape", f_escape},     {"first", f_first},
-    {"float", f_float},       {"format", f_format},     {"groupby", f_groupby},
-    {"indent", f_indent},     {"int", f_int},           {"items", f_items},
-    {"join", f_join},         {"last", f_last},         {"length", f_length},
-    {"list", f_list},         {"lower", f_lower},       {"map", f_map},
-    {"max", f_max},           {"min", f_min},           {"reject", f_reject},
-    {"rejectattr", f_rejectattr}, {"replace", f_replace}, {"reverse", f_reverse},
-    {"round", f_round},       {"safe", f_string},       {"select", f_select},
-    {"selectattr", f_selectattr}, {"sort", f_sort},     {"string", f_string},
-    {"sum", f_sum},           {"title", f_title},       {"tojson", f_tojson},
-    {"trim", f_trim},         {"unique", f_unique},     {"upper", f_upper},
+    {"abs", f_abs},
+    {"attr", f_attr},
+    {"batch", f_batch},
+    {"capitalize", f_capitalize},
+    {"center", f_center},
+    {"count", f_length},
+    {"d", f_default},
+    {"default", f_default},
+    {"dictsort", f_dictsort},
+    {"e", f_escape},
+    {"escape", f_escape},
+    {"first", f_first},
+    {"float", f_float},
+    {"format", f_format},
+    {"groupby", f_groupby},
+    {"indent", f_indent},
+    {"int", f_int},
+    {"items", f_items},
+    {"join", f_join},
+    {"last", f_last},
+    {"length", f_length},
+    {"list", f_list},
+    {"lower", f_lower},
+    {"map", f_map},
+    {"max", f_max},
+    {"min", f_min},
+    {"reject", f_reject},
+    {"rejectattr", f_rejectattr},
+    {"replace", f_replace},
+    {"reverse", f_reverse},
+    {"round", f_round},
+    {"safe", f_string},
+    {"select", f_select},
+    {"selectattr", f_selectattr},
+    {"sort", f_sort},
+    {"string", f_string},
+    {"sum", f_sum},
+    {"title", f_title},
+    {"tojson", f_tojson},
+    {"trim", f_trim},
+    {"unique", f_unique},
+    {"upper", f_upper},
     {"wordcount", f_wordcount},
 };
 

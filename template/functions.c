@@ -121,8 +121,10 @@ static bool make_dict(tpl_render *r, const tpl_args *args, tpl_dict **out) {
             tpl_seq *pair = tpl_iterate(r, s->items[i]);
             if (!pair || !tpl_step(r, 1)) return false;
             if (pair->n != 2) {
-                return tpl_fail(r, QN_ERR_INVALID, "dictionary update sequence element has length "
-                                                   "%zu; 2 is required", pair->n);
+                return tpl_fail(r, QN_ERR_INVALID,
+                                "dictionary update sequence element has length "
+                                "%zu; 2 is required",
+                                pair->n);
             }
             if (!tpl_dict_put(r, d, pair->items[0], pair->items[1])) return false;
         }
@@ -191,7 +193,8 @@ bool tpl_function(tpl_render *r, int id, const tpl_args *args, tpl_val *out) {
     case F_RAISE: return f_raise(r, args);
     case F_STRFTIME: return f_strftime(r, args, out);
     case F_CYCLER: {
-        if (args->n == 0) return tpl_fail(r, QN_ERR_INVALID, "at least one item has to be provided");
+        if (args->n == 0)
+            return tpl_fail(r, QN_ERR_INVALID, "at least one item has to be provided");
         if (args->n_kw) return tpl_fail(r, QN_ERR_INVALID, "cycler() takes no keyword arguments");
         tpl_seq *s = tpl_seq_new(r, SEQ_LIST, args->n);
         if (!s) return false;
@@ -221,15 +224,24 @@ bool tpl_function(tpl_render *r, int id, const tpl_args *args, tpl_val *out) {
 bool tpl_loop_attr(tpl_render *r, tpl_loop *l, const tpl_str *name, tpl_val *out, bool *found) {
     int64_t at = (int64_t)l->at, n = (int64_t)l->seq->n;
     *found = true;
-    if (tpl_str_is(name, "index")) *out = tpl_int(at + 1);
-    else if (tpl_str_is(name, "index0")) *out = tpl_int(at);
-    else if (tpl_str_is(name, "revindex")) *out = tpl_int(n - at);
-    else if (tpl_str_is(name, "revindex0")) *out = tpl_int(n - at - 1);
-    else if (tpl_str_is(name, "first")) *out = tpl_bool(at == 0);
-    else if (tpl_str_is(name, "last")) *out = tpl_bool(at == n - 1);
-    else if (tpl_str_is(name, "length")) *out = tpl_int(n);
-    else if (tpl_str_is(name, "depth")) *out = tpl_int(1); // of recursive loops only
-    else if (tpl_str_is(name, "depth0")) *out = tpl_int(0);
+    if (tpl_str_is(name, "index"))
+        *out = tpl_int(at + 1);
+    else if (tpl_str_is(name, "index0"))
+        *out = tpl_int(at);
+    else if (tpl_str_is(name, "revindex"))
+        *out = tpl_int(n - at);
+    else if (tpl_str_is(name, "revindex0"))
+        *out = tpl_int(n - at - 1);
+    else if (tpl_str_is(name, "first"))
+        *out = tpl_bool(at == 0);
+    else if (tpl_str_is(name, "last"))
+        *out = tpl_bool(at == n - 1);
+    else if (tpl_str_is(name, "length"))
+        *out = tpl_int(n);
+    else if (tpl_str_is(name, "depth"))
+        *out = tpl_int(1); // of recursive loops only
+    else if (tpl_str_is(name, "depth0"))
+        *out = tpl_int(0);
     else if (tpl_str_is(name, "previtem")) {
         *out = at > 0 ? l->seq->items[at - 1] : tpl_undef_named(r, "there is no previous item");
     } else if (tpl_str_is(name, "nextitem")) {

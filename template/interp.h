@@ -7,9 +7,9 @@
 //    arena's limit is the memory limit.
 // 3. Every function that can fail returns false (or NULL) after tpl_fail recorded why, once.
 // 4. Recursion in C is bounded: in the parser by tree depth, in the evaluator by r->depth, in walks
-//    over values by their own depth count.
-// 5. Work that grows with the length of a value is charged to the step count, so that the step limit
-//    bounds time.
+//    over values by their own depth count. The bounds fit in 1 MiB of stack.
+// 5. Work that grows with the length of a value is charged to the step count, so that the step
+//    limit bounds time.
 // 6. A byte of a string is trusted only if it came from the template's text, a trusted variable, or
 //    was made by the interpreter from something that is not a string. In doubt it is untrusted.
 #ifndef QN_TEMPLATE_INTERP_H
@@ -149,32 +149,32 @@ typedef struct tpl_args {
 // ---- Syntax tree ----------------------------------------------------------------------------
 
 typedef enum tpl_node_kind {
-    N_CONST, // value
-    N_NAME,  // name
-    N_LIST,  // items
-    N_TUPLE, // items
-    N_DICT,  // items: key, value, key, value
-    N_ATTR,  // a.str
-    N_ITEM,  // a[b]
-    N_SLICE, // a : b : c, each may be NULL; only as b of N_ITEM
-    N_CALL,  // a(call)
+    N_CONST,  // value
+    N_NAME,   // name
+    N_LIST,   // items
+    N_TUPLE,  // items
+    N_DICT,   // items: key, value, key, value
+    N_ATTR,   // a.str
+    N_ITEM,   // a[b]
+    N_SLICE,  // a : b : c, each may be NULL; only as b of N_ITEM
+    N_CALL,   // a(call)
     N_FILTER, // a | id(call); a NULL in a filter block
     N_TEST,   // a is id(call)
     N_NOT,
     N_NEG,
     N_POS,
-    N_AND, // items
-    N_OR,  // items
-    N_BIN, // a op b
+    N_AND,     // items
+    N_OR,      // items
+    N_BIN,     // a op b
     N_CONCAT,  // items
     N_COMPARE, // items, ops
     N_COND,    // a if b else c
     // Statements
-    N_BODY,   // items
-    N_OUTPUT, // a
-    N_IF,     // items: test, body, test, body ...; c: else
-    N_FOR,    // a: target, b: iterable, c: body, d: else, e: filter
-    N_SET,    // a: target, b: value
+    N_BODY,        // items
+    N_OUTPUT,      // a
+    N_IF,          // items: test, body, test, body ...; c: else
+    N_FOR,         // a: target, b: iterable, c: body, d: else, e: filter
+    N_SET,         // a: target, b: value
     N_SETBLOCK,    // a: target, b: filter chain or NULL, c: body
     N_MACRO,       // name, params, c: body
     N_CALLBLOCK,   // params, a: call, c: body
@@ -289,8 +289,8 @@ typedef struct tpl_lexer {
     const char *src;
     size_t len, pos;
     uint32_t line;
-    int mode; // 0 text, 1 in a block, 2 in a variable
-    int open; // brackets open
+    int mode;    // 0 text, 1 in a block, 2 in a variable
+    int open;    // brackets open
     int pending; // a tag found after the text that was just returned
     bool line_starting;
     qn_arena *arena;
@@ -336,27 +336,45 @@ typedef struct tpl_render {
 
 bool tpl_fail(tpl_render *r, qn_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-bool tpl_step(tpl_render *r, size_t n);         // counts n steps
-bool tpl_work(tpl_render *r, size_t bytes);     // counts the steps that touching bytes costs
-void *tpl_alloc(tpl_render *r, size_t size);    // NULL after tpl_fail
+bool tpl_step(tpl_render *r, size_t n);      // counts n steps
+bool tpl_work(tpl_render *r, size_t bytes);  // counts the steps that touching bytes costs
+void *tpl_alloc(tpl_render *r, size_t size); // NULL after tpl_fail
 void *tpl_array(tpl_render *r, size_t n, size_t size);
 // Grows *items to hold need elements (moved, the old stays in the arena).
 bool tpl_grow(tpl_render *r, void *items_ptr, size_t *cap, size_t need, size_t size);
 
 // ---- Values (value.c) -----------------------------------------------------------------------
 
-static inline tpl_val tpl_none(void) { return (tpl_val){.kind = V_NONE}; }
-static inline tpl_val tpl_bool(bool b) { return (tpl_val){.kind = V_BOOL, .u.b = b}; }
-static inline tpl_val tpl_int(int64_t i) { return (tpl_val){.kind = V_INT, .u.i = i}; }
-static inline tpl_val tpl_float(double f) { return (tpl_val){.kind = V_FLOAT, .u.f = f}; }
-static inline tpl_val tpl_strval(tpl_str *s) { return (tpl_val){.kind = V_STR, .u.s = s}; }
-static inline tpl_val tpl_seqval(tpl_seq *s) { return (tpl_val){.kind = V_SEQ, .u.seq = s}; }
-static inline tpl_val tpl_dictval(tpl_dict *d) { return (tpl_val){.kind = V_DICT, .u.d = d}; }
-static inline tpl_val tpl_undef(void) { return (tpl_val){.kind = V_UNDEF}; }
+static inline tpl_val tpl_none(void) {
+    return (tpl_val){.kind = V_NONE};
+}
+static inline tpl_val tpl_bool(bool b) {
+    return (tpl_val){.kind = V_BOOL, .u.b = b};
+}
+static inline tpl_val tpl_int(int64_t i) {
+    return (tpl_val){.kind = V_INT, .u.i = i};
+}
+static inline tpl_val tpl_float(double f) {
+    return (tpl_val){.kind = V_FLOAT, .u.f = f};
+}
+static inline tpl_val tpl_strval(tpl_str *s) {
+    return (tpl_val){.kind = V_STR, .u.s = s};
+}
+static inline tpl_val tpl_seqval(tpl_seq *s) {
+    return (tpl_val){.kind = V_SEQ, .u.seq = s};
+}
+static inline tpl_val tpl_dictval(tpl_dict *d) {
+    return (tpl_val){.kind = V_DICT, .u.d = d};
+}
+static inline tpl_val tpl_undef(void) {
+    return (tpl_val){.kind = V_UNDEF};
+}
 static inline bool tpl_is_num(tpl_val v) {
     return v.kind == V_INT || v.kind == V_FLOAT || v.kind == V_BOOL;
 }
-static inline int64_t tpl_as_int(tpl_val v) { return v.kind == V_BOOL ? v.u.b : v.u.i; }
+static inline int64_t tpl_as_int(tpl_val v) {
+    return v.kind == V_BOOL ? v.u.b : v.u.i;
+}
 static inline double tpl_as_float(tpl_val v) {
     return v.kind == V_FLOAT ? v.u.f : (double)tpl_as_int(v);
 }
@@ -385,7 +403,9 @@ bool tpl_str_length(tpl_render *r, tpl_str *s, size_t *chars);
 // Byte offset of character `at` (at most the length) of a flat string, from byte offset `from`.
 size_t tpl_char_offset(const tpl_str *s, size_t from, size_t at);
 bool tpl_all_trusted(const tpl_str *s);
-static inline qn_str tpl_view(const tpl_str *s) { return (qn_str){s->data, s->len}; }
+static inline qn_str tpl_view(const tpl_str *s) {
+    return (qn_str){s->data, s->len};
+}
 static inline bool tpl_str_is(const tpl_str *s, const char *lit) {
     return s->data && qn_str_is(tpl_view(s), lit);
 }
@@ -399,8 +419,8 @@ tpl_str *tpl_builder_finish(tpl_render *r, tpl_builder *b);
 // Sequences and dictionaries.
 tpl_seq *tpl_seq_new(tpl_render *r, int type, size_t cap);
 bool tpl_seq_push(tpl_render *r, tpl_seq *s, tpl_val v);
-// Any iterable as a sequence (a dictionary: its keys; a string: its characters; a generator: emptied).
-// Not to be written to. NULL after failing.
+// Any iterable as a sequence (a dictionary: its keys; a string: its characters; a generator:
+// emptied). Not to be written to. NULL after failing.
 tpl_seq *tpl_iterate(tpl_render *r, tpl_val v);
 bool tpl_iterable(tpl_val v);
 tpl_dict *tpl_dict_new(tpl_render *r, size_t cap);
@@ -414,14 +434,14 @@ bool tpl_from_json(tpl_render *r, const json_t *j, bool trusted, tpl_val *out, i
 
 // ---- Text of values (text.c) ----------------------------------------------------------------
 
-size_t tpl_format_double(double f, char out[40]);     // as Python's repr
-tpl_str *tpl_to_str(tpl_render *r, tpl_val v);        // as Python's str()
-tpl_str *tpl_repr(tpl_render *r, tpl_val v);          // as Python's repr()
+size_t tpl_format_double(double f, char out[40]); // as Python's repr
+tpl_str *tpl_to_str(tpl_render *r, tpl_val v);    // as Python's str()
+tpl_str *tpl_repr(tpl_render *r, tpl_val v);      // as Python's repr()
 // As json.dumps(ensure_ascii=False). indent NULL: none. sort: by key.
 tpl_str *tpl_json(tpl_render *r, tpl_val v, const tpl_str *indent, const tpl_str *item_sep,
                   const tpl_str *key_sep, bool ascii, bool sort);
 tpl_str *tpl_percent(tpl_render *r, tpl_str *fmt, tpl_val args); // '...' % args
-bool tpl_is_space(uint32_t cp); // as Python's str.isspace
+bool tpl_is_space(uint32_t cp);                                  // as Python's str.isspace
 // The length of the white space character at s, 0 if there is none there.
 size_t tpl_space_at(const char *s, size_t len);
 size_t tpl_space_before(const char *s, size_t len); // that ends at s + len

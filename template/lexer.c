@@ -102,7 +102,10 @@ static qn_status lex_text(tpl_lexer *lx, tpl_token *out) {
                     break;
                 }
                 at = (size_t)(p - lx->src);
-                tag = p[1] == '{' ? TAG_VAR : p[1] == '%' ? TAG_BLOCK : p[1] == '#' ? TAG_COMMENT : 0;
+                tag = p[1] == '{'   ? TAG_VAR
+                      : p[1] == '%' ? TAG_BLOCK
+                      : p[1] == '#' ? TAG_COMMENT
+                                    : 0;
                 if (tag) break;
             }
             size_t end = at;
@@ -116,8 +119,8 @@ static qn_status lex_text(tpl_lexer *lx, tpl_token *out) {
             uint32_t line = lx->line;
             advance(lx, at);
             if (end > from) {
-                *out = (tpl_token){
-                    .kind = T_DATA, .line = line, .text = {lx->src + from, end - from}};
+                *out =
+                    (tpl_token){.kind = T_DATA, .line = line, .text = {lx->src + from, end - from}};
                 return QN_OK;
             }
             continue;
@@ -178,7 +181,9 @@ static qn_status lex_text(tpl_lexer *lx, tpl_token *out) {
     return QN_OK;
 }
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
 static int hex_value(char c) {
     if (is_digit(c)) return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -357,12 +362,12 @@ static qn_status lex_operator(tpl_lexer *lx, tpl_token *out) {
         char text[3];
         uint8_t op;
     } ops[] = {
-        {"//", OP_FLOORDIV}, {"**", OP_POW},     {"==", OP_EQ},       {"!=", OP_NE},
-        {">=", OP_GE},       {"<=", OP_LE},      {"+", OP_ADD},       {"-", OP_SUB},
-        {"/", OP_DIV},       {"*", OP_MUL},      {"%", OP_MOD},       {"~", OP_TILDE},
-        {"[", OP_LBRACKET},  {"]", OP_RBRACKET}, {"(", OP_LPAREN},    {")", OP_RPAREN},
-        {"{", OP_LBRACE},    {"}", OP_RBRACE},   {">", OP_GT},        {"<", OP_LT},
-        {"=", OP_ASSIGN},    {".", OP_DOT},      {":", OP_COLON},     {"|", OP_PIPE},
+        {"//", OP_FLOORDIV}, {"**", OP_POW},      {"==", OP_EQ},    {"!=", OP_NE},
+        {">=", OP_GE},       {"<=", OP_LE},       {"+", OP_ADD},    {"-", OP_SUB},
+        {"/", OP_DIV},       {"*", OP_MUL},       {"%", OP_MOD},    {"~", OP_TILDE},
+        {"[", OP_LBRACKET},  {"]", OP_RBRACKET},  {"(", OP_LPAREN}, {")", OP_RPAREN},
+        {"{", OP_LBRACE},    {"}", OP_RBRACE},    {">", OP_GT},     {"<", OP_LT},
+        {"=", OP_ASSIGN},    {".", OP_DOT},       {":", OP_COLON},  {"|", OP_PIPE},
         {",", OP_COMMA},     {";", OP_SEMICOLON},
     };
     for (size_t i = 0; i < QN_COUNT(ops); i++) {
@@ -379,8 +384,8 @@ static qn_status lex_operator(tpl_lexer *lx, tpl_token *out) {
     }
     unsigned char c = (unsigned char)lx->src[lx->pos];
     return qn_fail(lx->err, QN_ERR_FORMAT, "template line %u: unexpected character %s%c%s",
-                   lx->line, c >= 0x20 && c < 0x7f ? "'" : "",
-                   c >= 0x20 && c < 0x7f ? c : '?', c >= 0x20 && c < 0x7f ? "'" : "");
+                   lx->line, c >= 0x20 && c < 0x7f ? "'" : "", c >= 0x20 && c < 0x7f ? c : '?',
+                   c >= 0x20 && c < 0x7f ? "'" : "");
 }
 
 qn_status tpl_lex(tpl_lexer *lx, tpl_token *out) {
@@ -409,8 +414,8 @@ qn_status tpl_lex(tpl_lexer *lx, tpl_token *out) {
     if (n == 0) return lex_operator(lx, out);
     size_t end = lx->pos;
     while (end < lx->len && (n = word_at(lx, end, end == lx->pos))) end += n;
-    *out = (tpl_token){
-        .kind = T_NAME, .line = lx->line, .text = {lx->src + lx->pos, end - lx->pos}};
+    *out =
+        (tpl_token){.kind = T_NAME, .line = lx->line, .text = {lx->src + lx->pos, end - lx->pos}};
     lx->pos = end;
     return QN_OK;
 }

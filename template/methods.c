@@ -8,16 +8,62 @@
 
 enum {
     // str
-    M_CAPITALIZE, M_COUNT, M_ENDSWITH, M_FIND, M_INDEX, M_ISALNUM, M_ISALPHA, M_ISDIGIT, M_ISLOWER,
-    M_ISSPACE, M_ISUPPER, M_JOIN, M_LJUST, M_LOWER, M_LSTRIP, M_PARTITION, M_REMOVEPREFIX,
-    M_REMOVESUFFIX, M_REPLACE, M_RFIND, M_RINDEX, M_RJUST, M_RPARTITION, M_RSPLIT, M_RSTRIP, M_SPLIT,
-    M_SPLITLINES, M_STARTSWITH, M_STRIP, M_SWAPCASE, M_TITLE, M_UPPER, M_ZFILL,
+    M_CAPITALIZE,
+    M_COUNT,
+    M_ENDSWITH,
+    M_FIND,
+    M_INDEX,
+    M_ISALNUM,
+    M_ISALPHA,
+    M_ISDIGIT,
+    M_ISLOWER,
+    M_ISSPACE,
+    M_ISUPPER,
+    M_JOIN,
+    M_LJUST,
+    M_LOWER,
+    M_LSTRIP,
+    M_PARTITION,
+    M_REMOVEPREFIX,
+    M_REMOVESUFFIX,
+    M_REPLACE,
+    M_RFIND,
+    M_RINDEX,
+    M_RJUST,
+    M_RPARTITION,
+    M_RSPLIT,
+    M_RSTRIP,
+    M_SPLIT,
+    M_SPLITLINES,
+    M_STARTSWITH,
+    M_STRIP,
+    M_SWAPCASE,
+    M_TITLE,
+    M_UPPER,
+    M_ZFILL,
     // dict
-    M_GET, M_ITEMS, M_KEYS, M_VALUES, M_COPY, M_POP, M_SETDEFAULT, M_UPDATE,
+    M_GET,
+    M_ITEMS,
+    M_KEYS,
+    M_VALUES,
+    M_COPY,
+    M_POP,
+    M_SETDEFAULT,
+    M_UPDATE,
     // list
-    M_APPEND, M_EXTEND, M_INSERT, M_REVERSE, M_LPOP, M_LINDEX, M_LCOUNT, M_LCOPY,
+    M_APPEND,
+    M_EXTEND,
+    M_INSERT,
+    M_REVERSE,
+    M_LPOP,
+    M_LINDEX,
+    M_LCOUNT,
+    M_LCOPY,
     // loop, cycler
-    M_CYCLE, M_CHANGED, M_NEXT, M_RESET,
+    M_CYCLE,
+    M_CHANGED,
+    M_NEXT,
+    M_RESET,
 };
 
 typedef struct method_name {
@@ -26,22 +72,49 @@ typedef struct method_name {
 } method_name;
 
 static const method_name str_methods[] = {
-    {"capitalize", M_CAPITALIZE}, {"count", M_COUNT},       {"endswith", M_ENDSWITH},
-    {"find", M_FIND},             {"index", M_INDEX},       {"isalnum", M_ISALNUM},
-    {"isalpha", M_ISALPHA},       {"isdigit", M_ISDIGIT},   {"islower", M_ISLOWER},
-    {"isspace", M_ISSPACE},       {"isupper", M_ISUPPER},   {"join", M_JOIN},
-    {"ljust", M_LJUST},           {"lower", M_LOWER},       {"lstrip", M_LSTRIP},
-    {"partition", M_PARTITION},   {"removeprefix", M_REMOVEPREFIX},
-    {"removesuffix", M_REMOVESUFFIX}, {"replace", M_REPLACE}, {"rfind", M_RFIND},
-    {"rindex", M_RINDEX},         {"rjust", M_RJUST},       {"rpartition", M_RPARTITION},
-    {"rsplit", M_RSPLIT},         {"rstrip", M_RSTRIP},     {"split", M_SPLIT},
-    {"splitlines", M_SPLITLINES}, {"startswith", M_STARTSWITH}, {"strip", M_STRIP},
-    {"swapcase", M_SWAPCASE},     {"title", M_TITLE},       {"upper", M_UPPER},
+    {"capitalize", M_CAPITALIZE},
+    {"count", M_COUNT},
+    {"endswith", M_ENDSWITH},
+    {"find", M_FIND},
+    {"index", M_INDEX},
+    {"isalnum", M_ISALNUM},
+    {"isalpha", M_ISALPHA},
+    {"isdigit", M_ISDIGIT},
+    {"islower", M_ISLOWER},
+    {"isspace", M_ISSPACE},
+    {"isupper", M_ISUPPER},
+    {"join", M_JOIN},
+    {"ljust", M_LJUST},
+    {"lower", M_LOWER},
+    {"lstrip", M_LSTRIP},
+    {"partition", M_PARTITION},
+    {"removeprefix", M_REMOVEPREFIX},
+    {"removesuffix", M_REMOVESUFFIX},
+    {"replace", M_REPLACE},
+    {"rfind", M_RFIND},
+    {"rindex", M_RINDEX},
+    {"rjust", M_RJUST},
+    {"rpartition", M_RPARTITION},
+    {"rsplit", M_RSPLIT},
+    {"rstrip", M_RSTRIP},
+    {"split", M_SPLIT},
+    {"splitlines", M_SPLITLINES},
+    {"startswith", M_STARTSWITH},
+    {"strip", M_STRIP},
+    {"swapcase", M_SWAPCASE},
+    {"title", M_TITLE},
+    {"upper", M_UPPER},
     {"zfill", M_ZFILL},
 };
 static const method_name dict_methods[] = {
-    {"get", M_GET},   {"items", M_ITEMS}, {"keys", M_KEYS},             {"values", M_VALUES},
-    {"copy", M_COPY}, {"pop", M_POP},     {"setdefault", M_SETDEFAULT}, {"update", M_UPDATE},
+    {"get", M_GET},
+    {"items", M_ITEMS},
+    {"keys", M_KEYS},
+    {"values", M_VALUES},
+    {"copy", M_COPY},
+    {"pop", M_POP},
+    {"setdefault", M_SETDEFAULT},
+    {"update", M_UPDATE},
 };
 static const method_name list_methods[] = {
     {"append", M_APPEND}, {"extend", M_EXTEND}, {"insert", M_INSERT}, {"reverse", M_REVERSE},
@@ -55,10 +128,22 @@ int tpl_method_find(tpl_val self, const tpl_str *name) {
     const method_name *v = NULL;
     size_t n = 0;
     switch (self.kind) {
-    case V_STR: v = str_methods; n = QN_COUNT(str_methods); break;
-    case V_DICT: v = dict_methods; n = QN_COUNT(dict_methods); break;
-    case V_LOOP: v = loop_methods; n = QN_COUNT(loop_methods); break;
-    case V_CYCLER: v = cycler_methods; n = QN_COUNT(cycler_methods); break;
+    case V_STR:
+        v = str_methods;
+        n = QN_COUNT(str_methods);
+        break;
+    case V_DICT:
+        v = dict_methods;
+        n = QN_COUNT(dict_methods);
+        break;
+    case V_LOOP:
+        v = loop_methods;
+        n = QN_COUNT(loop_methods);
+        break;
+    case V_CYCLER:
+        v = cycler_methods;
+        n = QN_COUNT(cycler_methods);
+        break;
     case V_SEQ:
         if (self.u.seq->type == SEQ_LIST) {
             v = list_methods;
@@ -186,8 +271,7 @@ static bool split(tpl_render *r, const tpl_str *s, tpl_val sep_v, int64_t max, b
 static bool partition(tpl_render *r, tpl_str *s, tpl_str *sep, bool right, tpl_val *out) {
     if (sep->len == 0) return tpl_fail(r, QN_ERR_INVALID, "empty separator");
     if (!tpl_work(r, s->len) || (right && !work_reverse(r, s, sep))) return false;
-    const char *p = right ? find_last(s->data, s->len, sep)
-                          : tpl_find(s->data, s->len, sep);
+    const char *p = right ? find_last(s->data, s->len, sep) : tpl_find(s->data, s->len, sep);
     tpl_seq *v = tpl_seq_new(r, SEQ_TUPLE, 3);
     if (!v) return false;
     size_t at = p ? (size_t)(p - s->data) : right ? 0 : s->len;
@@ -253,7 +337,8 @@ static bool affix(tpl_render *r, tpl_str *s, bool end, const tpl_val *v, tpl_val
     bool yes = false;
     for (size_t i = 0; i < all->n && !yes; i++) {
         tpl_str *t = NULL;
-        if (!need_str(r, all->items[i], &t) || !tpl_step(r, 1) || !tpl_work(r, t->len)) return false;
+        if (!need_str(r, all->items[i], &t) || !tpl_step(r, 1) || !tpl_work(r, t->len))
+            return false;
         yes = from <= to && t->len <= to - from &&
               memcmp(s->data + (end ? to - t->len : from), t->data, t->len) == 0;
     }
@@ -275,8 +360,9 @@ static bool classify(tpl_render *r, const tpl_str *s, int id, tpl_val *out) {
         bool upper = c == UTF8PROC_CATEGORY_LU, lower = c == UTF8PROC_CATEGORY_LL;
         cased |= id == M_ISUPPER ? upper : lower;
         switch (id) {
-        case M_ISALNUM: yes = alpha || digit || c == UTF8PROC_CATEGORY_NL ||
-                              c == UTF8PROC_CATEGORY_NO; break;
+        case M_ISALNUM:
+            yes = alpha || digit || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+            break;
         case M_ISALPHA: yes = alpha; break;
         case M_ISDIGIT: yes = digit; break;
         case M_ISSPACE: yes = n > 0 && tpl_is_space((uint32_t)cp); break;
@@ -307,7 +393,8 @@ static bool justify(tpl_render *r, tpl_str *s, int id, const tpl_val *v, tpl_val
         return true;
     }
     tpl_val pad;
-    if (!tpl_binary(r, OP_MUL, tpl_strval(fill), tpl_int(width - (int64_t)chars), &pad)) return false;
+    if (!tpl_binary(r, OP_MUL, tpl_strval(fill), tpl_int(width - (int64_t)chars), &pad))
+        return false;
     if (id == M_LJUST) return give(tpl_concat(r, s, pad.u.s), out);
     if (id == M_ZFILL && s->len && (s->data[0] == '-' || s->data[0] == '+')) {
         tpl_str *sign = tpl_str_sub(r, s, 0, 1), *rest = tpl_str_sub(r, s, 1, s->len - 1);
@@ -327,8 +414,14 @@ static bool str_method(tpl_render *r, tpl_str *s, int id, const tpl_args *args, 
     size_t n = 0, required = 0;
     switch (id) {
     case M_SPLIT:
-    case M_RSPLIT: names = by_split; n = 2; break;
-    case M_SPLITLINES: names = by_lines; n = 1; break;
+    case M_RSPLIT:
+        names = by_split;
+        n = 2;
+        break;
+    case M_SPLITLINES:
+        names = by_lines;
+        n = 1;
+        break;
     case M_STRIP:
     case M_LSTRIP:
     case M_RSTRIP: n = 1; break;
@@ -339,18 +432,28 @@ static bool str_method(tpl_render *r, tpl_str *s, int id, const tpl_args *args, 
     case M_REMOVESUFFIX:
     case M_ZFILL: n = required = 1; break;
     case M_LJUST:
-    case M_RJUST: n = 2; required = 1; break;
-    case M_REPLACE: n = 3; required = 2; break;
+    case M_RJUST:
+        n = 2;
+        required = 1;
+        break;
+    case M_REPLACE:
+        n = 3;
+        required = 2;
+        break;
     case M_COUNT:
     case M_ENDSWITH:
     case M_FIND:
     case M_INDEX:
     case M_RFIND:
     case M_RINDEX:
-    case M_STARTSWITH: n = 3; required = 1; break;
+    case M_STARTSWITH:
+        n = 3;
+        required = 1;
+        break;
     default: break;
     }
-    if (!tpl_flatten(r, s) || !tpl_bind(r, "method of str", args, names, n, required, v)) return false;
+    if (!tpl_flatten(r, s) || !tpl_bind(r, "method of str", args, names, n, required, v))
+        return false;
     tpl_str *a = NULL, *b = NULL;
     int64_t max = -1;
     switch (id) {
@@ -430,7 +533,8 @@ static bool dict_method(tpl_render *r, tpl_dict *d, int id, const tpl_args *args
     static const char *const plain[] = {"", ""};
     tpl_val v[2];
     size_t n = id == M_GET || id == M_POP || id == M_SETDEFAULT ? 2 : 0;
-    if (id != M_UPDATE && !tpl_bind(r, "method of dict", args, plain, n, n ? 1 : 0, v)) return false;
+    if (id != M_UPDATE && !tpl_bind(r, "method of dict", args, plain, n, n ? 1 : 0, v))
+        return false;
     *out = tpl_none();
     tpl_seq *s;
     switch (id) {

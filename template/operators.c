@@ -10,8 +10,8 @@ static bool overflow(tpl_render *r) {
 }
 
 static const char *const symbols[] = {
-    [OP_ADD] = "+", [OP_SUB] = "-",       [OP_MUL] = "*",
-    [OP_DIV] = "/", [OP_FLOORDIV] = "//", [OP_MOD] = "%", [OP_POW] = "** or pow()"};
+    [OP_ADD] = "+",       [OP_SUB] = "-", [OP_MUL] = "*",          [OP_DIV] = "/",
+    [OP_FLOORDIV] = "//", [OP_MOD] = "%", [OP_POW] = "** or pow()"};
 
 static bool bad_operands(tpl_render *r, int op, tpl_val a, tpl_val b) {
     if (a.kind == V_UNDEF || b.kind == V_UNDEF) {
@@ -153,7 +153,9 @@ static bool repeat(tpl_render *r, tpl_val v, int64_t times, tpl_val *out) {
     return true;
 }
 
-static bool is_list(tpl_val v) { return v.kind == V_SEQ && v.u.seq->type <= SEQ_TUPLE; }
+static bool is_list(tpl_val v) {
+    return v.kind == V_SEQ && v.u.seq->type <= SEQ_TUPLE;
+}
 
 bool tpl_binary(tpl_render *r, int op, tpl_val a, tpl_val b, tpl_val *out) {
     if (tpl_is_num(a) && tpl_is_num(b)) {
@@ -229,8 +231,10 @@ bool tpl_slice(tpl_render *r, tpl_val obj, tpl_val lo_v, tpl_val hi_v, tpl_val s
     }
     if (step == 0) return tpl_fail(r, QN_ERR_INVALID, "slice step cannot be zero");
     size_t len = 0;
-    if (!str) len = obj.u.seq->n;
-    else if (!tpl_str_length(r, obj.u.s, &len)) return false;
+    if (!str)
+        len = obj.u.seq->n;
+    else if (!tpl_str_length(r, obj.u.s, &len))
+        return false;
     int64_t n = (int64_t)len;
     int64_t low = step < 0 ? -1 : 0, high = step < 0 ? n - 1 : n;
     lo = has_lo ? clamp(lo, n, low, high) : step < 0 ? high : 0;

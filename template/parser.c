@@ -14,8 +14,8 @@ typedef struct parser {
     tpl_token cur, peek;
     bool has_peek;
     int depth;
-    int loops;          // enclosing for statements, for break and continue
-    tpl_params *macro;  // the enclosing macro
+    int loops;         // enclosing for statements, for break and continue
+    tpl_params *macro; // the enclosing macro
     qn_map names;
     size_t cap_names;
     qn_error *err;
@@ -40,7 +40,9 @@ static void *fail(parser *p, qn_status st, uint32_t line, const char *fmt, ...) 
     p->status = qn_fail(p->err, st, "template line %u: %s", line, text);
     return NULL;
 }
-static void *oom(parser *p) { return fail(p, QN_ERR_NOMEM, p->cur.line, "out of memory"); }
+static void *oom(parser *p) {
+    return fail(p, QN_ERR_NOMEM, p->cur.line, "out of memory");
+}
 
 static void *alloc(parser *p, size_t n) {
     void *m = qn_arena_alloc(&p->t->arena, n);
@@ -67,7 +69,9 @@ static const tpl_token *look(parser *p) {
     return &p->peek;
 }
 
-static bool is_op(const parser *p, tpl_op op) { return p->cur.kind == T_OP && p->cur.op == op; }
+static bool is_op(const parser *p, tpl_op op) {
+    return p->cur.kind == T_OP && p->cur.op == op;
+}
 static bool is_name(const parser *p, const char *name) {
     return p->cur.kind == T_NAME && qn_str_is(p->cur.text, name);
 }
@@ -78,7 +82,9 @@ static const char *token_text(const tpl_token *t, char buf[48]) {
     case T_BLOCK_END: return "end of statement block";
     case T_VAR_END: return "end of print statement";
     case T_NAME:
-    case T_OP: snprintf(buf, 48, "'%.*s'", (int)QN_MIN(t->text.len, (size_t)40), t->text.data); break;
+    case T_OP:
+        snprintf(buf, 48, "'%.*s'", (int)QN_MIN(t->text.len, (size_t)40), t->text.data);
+        break;
     case T_STRING: return "a string";
     case T_INT:
     case T_FLOAT: return "a number";
@@ -93,8 +99,12 @@ static void *unexpected(parser *p, const char *wanted) {
                 token_text(&p->cur, buf));
 }
 
-static bool skip_op(parser *p, tpl_op op) { return is_op(p, op) && next(p); }
-static bool skip_name(parser *p, const char *name) { return is_name(p, name) && next(p); }
+static bool skip_op(parser *p, tpl_op op) {
+    return is_op(p, op) && next(p);
+}
+static bool skip_name(parser *p, const char *name) {
+    return is_name(p, name) && next(p);
+}
 static bool expect_op(parser *p, tpl_op op, const char *text) {
     if (!is_op(p, op)) {
         unexpected(p, text);
@@ -128,7 +138,9 @@ static tpl_node *node(parser *p, tpl_node_kind kind, uint32_t line) {
     return n;
 }
 
-static uint16_t deeper(uint16_t d, const tpl_node *n) { return n && n->depth > d ? n->depth : d; }
+static uint16_t deeper(uint16_t d, const tpl_node *n) {
+    return n && n->depth > d ? n->depth : d;
+}
 
 // Ends the making of a node: its depth from its children's, checked.
 static tpl_node *done(parser *p, tpl_node *n) {
@@ -562,7 +574,8 @@ static tpl_node *parse_pow(parser *p) {
 
 static tpl_node *parse_product(parser *p) {
     tpl_node *a = parse_pow(p);
-    while (a && (is_op(p, OP_MUL) || is_op(p, OP_DIV) || is_op(p, OP_FLOORDIV) || is_op(p, OP_MOD))) {
+    while (a &&
+           (is_op(p, OP_MUL) || is_op(p, OP_DIV) || is_op(p, OP_FLOORDIV) || is_op(p, OP_MOD))) {
         uint32_t line = p->cur.line;
         tpl_op op = p->cur.op;
         if (!next(p)) return NULL;
@@ -650,7 +663,9 @@ static tpl_node *parse_logic(parser *p, bool is_or) {
     return done_items(p, node(p, is_or ? N_OR : N_AND, line), &list);
 }
 
-static tpl_node *parse_or(parser *p) { return parse_logic(p, true); }
+static tpl_node *parse_or(parser *p) {
+    return parse_logic(p, true);
+}
 
 static tpl_node *parse_expr(parser *p) {
     if (!enter(p)) return NULL;
@@ -906,8 +921,8 @@ static tpl_node *parse_statement(parser *p) {
         }
         return expect_end(p) ? done(p, node(p, brk ? N_BREAK : N_CONTINUE, t.line)) : NULL;
     }
-    return fail(p, QN_ERR_FORMAT, t.line, "unknown tag '%.*s'",
-                (int)QN_MIN(t.text.len, (size_t)80), t.text.data);
+    return fail(p, QN_ERR_FORMAT, t.line, "unknown tag '%.*s'", (int)QN_MIN(t.text.len, (size_t)80),
+                t.text.data);
 }
 
 // Statements up to one of the tags named in ends (its name is then consumed); with no ends, up to
@@ -970,6 +985,7 @@ qn_status tpl_parse(qn_chat_template *t, const char *src, size_t len, qn_error *
               intern(&p, QN_STR("loop"), &t->name_loop) && next(&p);
     if (ok) t->body = parse_body(&p, NULL, 0, NULL);
     qn_map_free(&p.names);
-    if (p.status == QN_OK && !t->body) p.status = qn_fail(err, QN_ERR_INTERNAL, "template: no tree");
+    if (p.status == QN_OK && !t->body)
+        p.status = qn_fail(err, QN_ERR_INTERNAL, "template: no tree");
     return p.status;
 }

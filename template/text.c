@@ -90,8 +90,12 @@ static bool put(writer *w, const char *s, size_t n) {
     w->len += n;
     return true;
 }
-static bool puts_(writer *w, const char *s) { return put(w, s, strlen(s)); }
-static tpl_str *written(writer *w) { return tpl_str_ref(w->r, w->data, w->len, !w->untrusted); }
+static bool puts_(writer *w, const char *s) {
+    return put(w, s, strlen(s));
+}
+static tpl_str *written(writer *w) {
+    return tpl_str_ref(w->r, w->data, w->len, !w->untrusted);
+}
 
 static bool printable(uint32_t cp) {
     if (cp < 0x80) return cp >= 0x20 && cp < 0x7f;
@@ -117,12 +121,19 @@ static bool repr_str(writer *w, tpl_str *s) {
         uint32_t cp;
         size_t n = char_at(s->data + i, s->len - i, &cp);
         char esc[16] = "";
-        if (cp == (uint32_t)quote || cp == '\\') snprintf(esc, sizeof esc, "\\%c", (char)cp);
-        else if (cp == '\n') memcpy(esc, "\\n", 3);
-        else if (cp == '\r') memcpy(esc, "\\r", 3);
-        else if (cp == '\t') memcpy(esc, "\\t", 3);
+        if (cp == (uint32_t)quote || cp == '\\')
+            snprintf(esc, sizeof esc, "\\%c", (char)cp);
+        else if (cp == '\n')
+            memcpy(esc, "\\n", 3);
+        else if (cp == '\r')
+            memcpy(esc, "\\r", 3);
+        else if (cp == '\t')
+            memcpy(esc, "\\t", 3);
         else if (!printable(cp)) {
-            snprintf(esc, sizeof esc, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x",
+            snprintf(esc, sizeof esc,
+                     cp < 0x100     ? "\\x%02x"
+                     : cp < 0x10000 ? "\\u%04x"
+                                    : "\\U%08x",
                      cp);
         }
         if (!(esc[0] ? puts_(w, esc) : put(w, s->data + i, n))) return false;
@@ -139,7 +150,8 @@ static bool write_number(writer *w, tpl_val v) {
 
 static bool write_repr(writer *w, tpl_val v, int depth);
 
-static bool repr_items(writer *w, const tpl_seq *s, const char *open, const char *close, int depth) {
+static bool repr_items(writer *w, const tpl_seq *s, const char *open, const char *close,
+                       int depth) {
     if (!puts_(w, open)) return false;
     for (size_t i = 0; i < s->n; i++) {
         if (i && !puts_(w, ", ")) return false;
@@ -186,15 +198,14 @@ static bool write_repr(writer *w, tpl_val v, int depth) {
         case SEQ_VALUES: return repr_items(w, s, "dict_values([", "])", depth);
         case SEQ_ITEMS: return repr_items(w, s, "dict_items([", "])", depth);
         case SEQ_RANGE:
-            snprintf(text, sizeof text, s->step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)",
+            snprintf(text, sizeof text,
+                     s->step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)",
                      (long long)s->start, (long long)s->stop, (long long)s->step);
             return puts_(w, text);
         default: return puts_(w, "<generator object>");
         }
     }
-    default:
-        snprintf(text, sizeof text, "<%s>", tpl_type_name(v));
-        return puts_(w, text);
+    default: snprintf(text, sizeof text, "<%s>", tpl_type_name(v)); return puts_(w, text);
     }
 }
 
@@ -295,8 +306,10 @@ static bool sorted_keys(tpl_render *r, const tpl_dict *d, tpl_dict *out) {
             size_t mid = (lo + hi) / 2;
             int order;
             if (!tpl_compare(r, d->items[i].key, out->items[mid].key, "<", &order, 1)) return false;
-            if (order < 0) hi = mid;
-            else lo = mid + 1;
+            if (order < 0)
+                hi = mid;
+            else
+                lo = mid + 1;
         }
         if (!tpl_work(r, (i - lo) * sizeof *d->items)) return false;
         memmove(out->items + lo + 1, out->items + lo, (i - lo) * sizeof *d->items);
@@ -327,8 +340,8 @@ static bool write_json(json_writer *j, tpl_val v, int depth) {
     for (size_t i = 0; i < n; i++) {
         if (i && !put(&j->w, j->item_sep->data, j->item_sep->len)) return false;
         if (!json_newline(j, depth + 1)) return false;
-        if (dict && (!json_key(j, d.items[i].key) ||
-                     !put(&j->w, j->key_sep->data, j->key_sep->len))) {
+        if (dict &&
+            (!json_key(j, d.items[i].key) || !put(&j->w, j->key_sep->data, j->key_sep->len))) {
             return false;
         }
         if (!write_json(j, dict ? d.items[i].value : v.u.seq->items[i], depth + 1)) return false;
@@ -448,8 +461,8 @@ tpl_str *tpl_percent(tpl_render *r, tpl_str *fmt, tpl_val args) {
         if (i < fmt->len && fmt->data[i] == '(') {
             const char *close = memchr(fmt->data + i, ')', fmt->len - i);
             if (!close || args.kind != V_DICT) {
-                tpl_fail(r, QN_ERR_INVALID, close ? "format requires a mapping"
-                                                  : "incomplete format key");
+                tpl_fail(r, QN_ERR_INVALID,
+                         close ? "format requires a mapping" : "incomplete format key");
                 return NULL;
             }
             size_t end = (size_t)(close - fmt->data);
@@ -487,16 +500,16 @@ tpl_str *tpl_percent(tpl_render *r, tpl_str *fmt, tpl_val args) {
             continue;
         }
         if (!conv || !strchr("srdiuxXoeEfFgG", conv)) {
-            tpl_fail(r, QN_ERR_INVALID, conv ? "unsupported format character"
-                                             : "incomplete format");
+            tpl_fail(r, QN_ERR_INVALID,
+                     conv ? "unsupported format character" : "incomplete format");
             return NULL;
         }
         if (!have && !percent_next(r, &a, &v)) return NULL;
         tpl_str *s = percent_item(r, conv, flags, num[0], num[1], v);
         if (!s || !tpl_builder_str(r, &b, s)) return NULL;
     }
-    bool all = a.seq ? a.at == a.seq->n : a.taken || args.kind == V_DICT || args.kind == V_SEQ ||
-                                            args.kind == V_UNDEF;
+    bool all = a.seq ? a.at == a.seq->n
+                     : a.taken || args.kind == V_DICT || args.kind == V_SEQ || args.kind == V_UNDEF;
     if (!all) {
         tpl_fail(r, QN_ERR_INVALID, "not all arguments converted during string formatting");
         return NULL;
@@ -538,23 +551,25 @@ tpl_str *tpl_case(tpl_render *r, tpl_str *s, int how) {
                 data[n++] = s->data[i];
             } else if (cp < 0x80) {
                 char c = (char)cp;
-                if (upper && c >= 'a' && c <= 'z') c = (char)(c - 32);
-                else if (!upper && c >= 'A' && c <= 'Z') c = (char)(c + 32);
+                if (upper && c >= 'a' && c <= 'z')
+                    c = (char)(c - 32);
+                else if (!upper && c >= 'A' && c <= 'Z')
+                    c = (char)(c + 32);
                 data[n++] = c;
             } else if (cp == 0xdf && upper) { // sharp s
                 memcpy(data + n, how == CASE_UPPER || how == CASE_SWAP ? "SS" : "Ss", 2);
                 n += 2;
             } else {
                 utf8proc_int32_t c = (utf8proc_int32_t)cp;
-                c = !upper               ? utf8proc_tolower(c)
+                c = !upper                                  ? utf8proc_tolower(c)
                     : how == CASE_UPPER || how == CASE_SWAP ? utf8proc_toupper(c)
                                                             : utf8proc_totitle(c);
                 n += qn_utf8_encode((uint32_t)c, data + n);
             }
             if (how == CASE_TITLE) {
-                start = cp < 0x80 ? !((cp | 32) >= 'a' && (cp | 32) <= 'z')
-                                  : (utf8proc_category((utf8proc_int32_t)cp) >
-                                     UTF8PROC_CATEGORY_LT);
+                start = cp < 0x80
+                            ? !((cp | 32) >= 'a' && (cp | 32) <= 'z')
+                            : (utf8proc_category((utf8proc_int32_t)cp) > UTF8PROC_CATEGORY_LT);
             } else {
                 start = false;
             }
@@ -574,8 +589,8 @@ tpl_str *tpl_strip(tpl_render *r, tpl_str *s, tpl_str *chars, bool left, bool ri
     if (!tpl_flatten(r, s) || (chars && !tpl_flatten(r, chars))) return NULL;
     size_t from = 0, to = s->len;
     while (left && from < to) {
-        size_t n = chars ? tpl_char_offset(s, from, 1) - from
-                         : tpl_space_at(s->data + from, to - from);
+        size_t n =
+            chars ? tpl_char_offset(s, from, 1) - from : tpl_space_at(s->data + from, to - from);
         if (n == 0 || (chars && !in_chars(chars, s->data + from, n))) break;
         if (chars && !tpl_work(r, chars->len)) return NULL;
         from += n;

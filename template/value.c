@@ -39,15 +39,17 @@ bool tpl_step(tpl_render *r, size_t n) {
     return true;
 }
 
-bool tpl_work(tpl_render *r, size_t bytes) { return tpl_step(r, bytes / TPL_BYTES_PER_STEP); }
+bool tpl_work(tpl_render *r, size_t bytes) {
+    return tpl_step(r, bytes / TPL_BYTES_PER_STEP);
+}
 
 void *tpl_alloc(tpl_render *r, size_t size) {
     void *p = size <= r->max_memory ? qn_arena_alloc(&r->arena, size) : NULL;
     if (!p) {
         // The arena says no for two reasons; one is the limit, told by what is left of it (its
         // chunks have a head of their own, so near the limit the answer is "limit").
-        bool limit = size > r->max_memory || r->max_memory - QN_MIN(r->arena.total, r->max_memory) <
-                                                 size + 32 * 1024;
+        bool limit = size > r->max_memory ||
+                     r->max_memory - QN_MIN(r->arena.total, r->max_memory) < size + 32 * 1024;
         tpl_fail(r, limit ? QN_ERR_LIMIT : QN_ERR_NOMEM,
                  limit ? "needs more than %zu bytes of memory" : "out of memory", r->max_memory);
     }
@@ -133,8 +135,10 @@ static size_t find_run(const tpl_str *s, size_t at) {
     size_t lo = 0, hi = s->n_runs;
     while (lo + 1 < hi) {
         size_t mid = (lo + hi) / 2;
-        if (s->runs[mid - 1].end <= at) lo = mid;
-        else hi = mid;
+        if (s->runs[mid - 1].end <= at)
+            lo = mid;
+        else
+            hi = mid;
     }
     return lo;
 }
@@ -278,7 +282,8 @@ tpl_str *tpl_concat(tpl_render *r, tpl_str *a, tpl_str *b) {
         return NULL;
     }
     // Each rope has one parent, so that no walk over ropes is longer than what made them.
-    if ((!a->data && a->used && !tpl_flatten(r, a)) || (!b->data && b->used && !tpl_flatten(r, b))) {
+    if ((!a->data && a->used && !tpl_flatten(r, a)) ||
+        (!b->data && b->used && !tpl_flatten(r, b))) {
         return NULL;
     }
     if (!a->data) a->used = true;
@@ -451,8 +456,7 @@ int tpl_contains(tpl_render *r, tpl_val item, tpl_val in) {
         if (!tpl_flatten(r, in.u.s) || !tpl_flatten(r, item.u.s) || !tpl_work(r, in.u.s->len)) {
             return -1;
         }
-        return item.u.s->len == 0 ||
-               tpl_find(in.u.s->data, in.u.s->len, item.u.s) != NULL;
+        return item.u.s->len == 0 || tpl_find(in.u.s->data, in.u.s->len, item.u.s) != NULL;
     case V_DICT: {
         tpl_val v;
         return tpl_dict_get(r, in.u.d, item, &v);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A template and the JSON of its variables, with a NUL between: compiles, renders under small limits,
-// and checks that the spans cover the text.
+// A template and the JSON of its variables, with a NUL between: compiles, renders under small
+// limits, and checks that the spans cover the text.
 #include "template/chat_template.h"
 
 #include <stdint.h>

@@ -30,7 +30,9 @@ static int free_goldens(void **state) {
     return 0;
 }
 
-static double golden_now(void) { return (double)json_integer_value(json_object_get(goldens, "now")); }
+static double golden_now(void) {
+    return (double)json_integer_value(json_object_get(goldens, "now"));
+}
 
 // Spans must cover the text exactly and alternate.
 static void check_spans(const qn_rendered *r) {
@@ -73,7 +75,8 @@ static void test_cases(void **state) {
         if (json_is_null(want) && st == QN_ERR_LIMIT) ok = strstr(err.message, "range") != NULL;
         if (!ok) {
             bad++;
-            fprintf(stderr, "case %zu: %s\n  want: %s\n  got:  %s%s\n", i, json_string_value(source),
+            fprintf(stderr, "case %zu: %s\n  want: %s\n  got:  %s%s\n", i,
+                    json_string_value(source),
                     json_is_null(want) ? "(an error)" : json_string_value(want),
                     st == QN_OK ? (r.text.data ? r.text.data : "") : "error: ", err.message);
         }
@@ -97,7 +100,8 @@ static char *read_file(const char *path, size_t *len) {
 static char *shared_template(const char *name, size_t *len) {
     char path[1024];
     const char *dir = getenv("QN_SHARED");
-    snprintf(path, sizeof path, "%s/chat_templates/%s", dir ? dir : QN_SOURCE_DIR "/../shared", name);
+    snprintf(path, sizeof path, "%s/chat_templates/%s", dir ? dir : QN_SOURCE_DIR "/../shared",
+             name);
     return read_file(path, len);
 }
 
