@@ -6,7 +6,7 @@ tests and the simulator, and runs them. Prints the mutants that live, with file 
 
     tests/scheduler/mutate.py [--sample N] [--seed N] [--jobs N] [--only FILE:LINE]
 
-Needs cmake's build of qn_base and qn_attention in --build (default build/dev). Works in a temporary
+Needs cmake's build of qn_base and qn_attention in --build (default build/asan). Works in a temporary
 directory.
 """
 import argparse
@@ -121,7 +121,7 @@ class Bench:
             ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
             ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
               "-Wl,--wrap=free"], [], 20),
-            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "120", "--steps", "500"], 60),
+            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "600"], 60),
         ]
         for who, own, flags, args, timeout in programs:
             exe = f"{d}/{who}"
@@ -140,7 +140,7 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--jobs", type=int, default=2)
     ap.add_argument("--only", default="")
-    ap.add_argument("--build", default=os.path.join(ROOT, "build/dev"))
+    ap.add_argument("--build", default=os.path.join(ROOT, "build/asan"))
     a = ap.parse_args()
     todo = []
     for name in SOURCES:
