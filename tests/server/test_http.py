@@ -201,7 +201,7 @@ def test_large_body_is_refused_in_time(server):
 
 def test_slow_reader_is_paused(server):
     """Whoever does not read holds up nobody, and what waits for him is bounded."""
-    ask = {"messages": [{"role": "user", "content": "Tell me a story."}], "n": 16, "max_tokens": 1900,
+    ask = {"messages": [{"role": "user", "content": "Tell me a story."}], "n": 8, "max_tokens": 1200,
            "ignore_eos": True}
     # The KV cache is memory too, once it was touched: not to be taken for output that waits.
     assert server.request("POST", "/v1/chat/completions", ask)[0] == 200
@@ -215,8 +215,8 @@ def test_slow_reader_is_paused(server):
     while server.metric("vllm:num_requests_running") and time.time() - begin < 60:
         assert server.request("POST", "/v1/chat/completions", BODY)[0] == 200
         time.sleep(0.05)
-    # All of it would be 16 * 1900 tokens of some 2 KB each; as numbers it is a tenth of that.
-    assert server.metric("process_resident_memory_bytes") - before < 24e6
+    # All of it would be 8 * 1200 tokens of some 2 KB each; as numbers it is a tenth of that.
+    assert server.metric("process_resident_memory_bytes") - before < 8e6
     s.close()
     server.wait_idle()
 
@@ -230,7 +230,7 @@ def test_mutated_requests(server):
     answers = {}
     for i in range(1000):
         data = bytearray(rng.choice(seeds))
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 2)):
             at = rng.randrange(len(data))
             kind = rng.randrange(5)
             if kind == 0:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+qn_add_fuzz(request_json LINK qn_server)
