@@ -26,9 +26,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qn_status st =
         qn_template_render(t, json_is_object(vars) ? vars : NULL, NULL, 1e9, &limits, &r, &err);
     if (st == QN_ERR_INTERNAL || (st != QN_OK && !err.message[0])) abort();
+    bool marked = !memchr(data, 2, len) && !memchr(data, '\\', len);
     size_t sum = 0;
     for (size_t i = 0; i < r.n_spans; i++) {
         if (r.spans[i].len == 0 || (i && r.spans[i].trusted == r.spans[i - 1].trusted)) abort();
+        const char *run = r.text.data + sum;
+        if (marked && r.spans[i].trusted && memchr(run, 2, r.spans[i].len)) abort();
         sum += r.spans[i].len;
     }
     if (sum != r.text.len || sum > limits.max_output) abort();
