@@ -435,7 +435,10 @@ static bool f_items(tpl_render *r, tpl_val v, const tpl_args *args, tpl_val *out
     if (!tpl_bind(r, "items", args, NULL, 0, 0, NULL)) return false;
     if (v.kind == V_UNDEF) return give_seq(tpl_seq_new(r, SEQ_GEN, 0), out);
     if (v.kind != V_DICT) {
-        return tpl_fail(r, QN_ERR_INVALID, "can only get item pairs from a mapping");
+        // Jinja2 says so only when the pairs are asked for.
+        tpl_seq *bad = tpl_seq_new(r, SEQ_GEN, 0);
+        if (bad) bad->start = 1;
+        return give_seq(bad, out);
     }
     tpl_seq *s = tpl_dict_seq(r, v.u.d, SEQ_ITEMS);
     if (s) s->type = SEQ_GEN;

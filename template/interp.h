@@ -96,7 +96,7 @@ typedef struct tpl_seq {
     tpl_val *items;
     size_t n, cap;
     int type;
-    int64_t start, stop, step; // SEQ_RANGE
+    int64_t start, stop, step; // SEQ_RANGE; start in SEQ_GEN: 1 if it fails when asked for items
 } tpl_seq;
 
 typedef struct tpl_entry {

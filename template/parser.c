@@ -436,12 +436,12 @@ static tpl_node *parse_subscript(parser *p, tpl_node *obj) {
         if (!push(p, &list, parse_subscript_item(p))) return NULL;
     }
     if (!next(p)) return NULL;
-    if (list.n == 0) return fail(p, QN_ERR_FORMAT, line, "expected an expression, got ']'");
     n = node(p, N_ITEM, line);
     if (!n) return NULL;
     n->a = obj;
-    n->b = list.v[0];
-    if (tuple) {
+    if (list.n == 1 && !tuple) {
+        n->b = list.v[0];
+    } else { // x[] is x[()]
         for (size_t i = 0; i < list.n; i++) {
             if (list.v[i]->kind == N_SLICE) {
                 return fail(p, QN_ERR_FORMAT, line, "a slice inside a tuple");

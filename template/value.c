@@ -508,6 +508,10 @@ tpl_seq *tpl_iterate(tpl_render *r, tpl_val v) {
     case V_DICT: return tpl_dict_seq(r, v.u.d, SEQ_KEYS);
     case V_SEQ: {
         if (v.u.seq->type != SEQ_GEN) return v.u.seq;
+        if (v.u.seq->start) {
+            tpl_fail(r, QN_ERR_INVALID, "can only get item pairs from a mapping");
+            return NULL;
+        }
         tpl_seq *s = tpl_seq_new(r, SEQ_LIST, 0);
         if (!s) return NULL;
         s->items = v.u.seq->items;

@@ -567,6 +567,10 @@ add(
     "{{ [undefd, undefd]|sort }} {{ [none, none]|sort }}",
     "{{ [undefd, 1]|sort }}",
     "{{ 'abc' % undefd }}",
+    "{% set q = 5|items %}{{ q is iterable }}",
+    "{{ 5|items|first }}",
+    "{% for k, v in 'a'|items %}{% endfor %}",
+    "{{ d[] }}|",
 )
 
 # Templates that change lists and dictionaries of their own (the usual sandbox forbids it).
