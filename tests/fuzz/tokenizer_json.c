@@ -28,10 +28,13 @@ static void round_trip(const qn_tokenizer *t, const char *text, size_t len) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t json = size;
-    while (json > 0 && data[json - 1] != 0) json--;
+    while (json > 0 && data[json - 1] != 0)
+        json--;
     size_t text = json;
-    if (json > 0) json--;
-    else json = text = size;
+    if (json > 0)
+        json--;
+    else
+        json = text = size;
     qn_tokenizer *t = NULL;
     qn_error err = {0};
     if (qn_tokenizer_from_json_memory((const char *)data, json, NULL, &t, &err) != QN_OK) return 0;
