@@ -4,7 +4,8 @@
 //    (settle) or by destroy: a handler may abort the connection it is being told about.
 // 2. One exchange at a time: the next request is parsed when the response before it is complete.
 // 3. Reading stays enabled while a response is pending (up to INPUT_HIGH bytes, then EV_CLOSED
-//    watches), so that a client that leaves is seen in every phase.
+//    watches), so that a client that leaves is seen in every phase. At the high-water mark reading is
+//    disabled by hand: libevent calls a read callback over and over while a full input is enabled.
 // 4. on_close is called exactly when on_request was called and the response did not become complete
 //    (unless the producer itself aborted); on_finish once for every exchange that began.
 // 5. Input and output held for a connection are bounded: input by INPUT_HIGH and the body limit,
@@ -27,7 +28,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INPUT_HIGH = 64 * 1024, MAX_LISTENERS = 4, BACKLOG = 1024 };
+enum {
+    INPUT_HIGH = 64 * 1024,
+    SEND_BUFFER = 128 * 1024, // of the kernel; else it would grow to megabytes for a slow reader
+    MAX_LISTENERS = 4,
+    BACKLOG = 1024,
+};
 static const double LINGER_SECONDS = 2.0;
 
 typedef enum conn_state {
@@ -60,6 +66,7 @@ struct qn_http_conn {
     bool paused;
     bool dead;
     bool eof;
+    bool stopped; // reading is disabled: the input is full
     bool in_process;
     uint64_t begun_ns;    // first byte of the head
     uint64_t state_ns;    // when the state began
@@ -479,6 +486,11 @@ static void process(qn_http_conn *c) {
     if (!c->dead && (c->state == C_FLUSH || c->state == C_LINGER)) {
         evbuffer_drain(in, evbuffer_get_length(in));
     }
+    if (c->stopped && !c->dead && evbuffer_get_length(in) < INPUT_HIGH) {
+        c->stopped = false;
+        if (c->closed) event_del(c->closed);
+        bufferevent_enable(c->bev, EV_READ);
+    }
     c->in_process = false;
 }
 
@@ -488,14 +500,15 @@ static void on_peer_closed(evutil_socket_t fd, short what, void *arg) {
     qn_http_conn *c = arg;
     (void)fd;
     (void)what;
-    if (c->state == C_WAIT) conn_free(c);
+    if (c->stopped) conn_free(c);
 }
 
 static void on_read(struct bufferevent *bev, void *arg) {
     qn_http_conn *c = arg;
     process(c);
-    if (peer_waits(c) && evbuffer_get_length(bufferevent_get_input(bev)) >= INPUT_HIGH) {
-        // Reading has stopped here: watch for the close by other means.
+    if (!c->dead && evbuffer_get_length(bufferevent_get_input(bev)) >= INPUT_HIGH) {
+        bufferevent_disable(bev, EV_READ);
+        c->stopped = true;
         if (!c->closed) {
             c->closed = event_new(c->server->base, bufferevent_getfd(bev), EV_CLOSED,
                                   on_peer_closed, c);
@@ -607,6 +620,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); // fails on a Unix socket; no matter
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    int size = SEND_BUFFER;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     qn_http_conn *c = calloc(1, sizeof *c);
     struct bufferevent *bev =
         c ? bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
@@ -633,6 +648,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     bufferevent_setwatermark(bev, EV_READ, 0, INPUT_HIGH);
     bufferevent_setwatermark(bev, EV_WRITE, s->limits.output_high / 4, 0);
     bufferevent_set_max_single_read(bev, INPUT_HIGH);
+    bufferevent_set_max_single_write(bev, s->limits.output_high);
     enter(c, C_IDLE);
     if (bufferevent_enable(bev, EV_READ | EV_WRITE) != 0) conn_free(c);
 }
