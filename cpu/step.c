@@ -299,6 +299,9 @@ static qn_status check_plan(const qn_executable *x, const qn_step_plan *plan, qn
             seq->position > limits->max_len - seq->query_len) {
             return qn_fail(err, QN_ERR_INTERNAL, "bad step plan: slot or length");
         }
+        if (seq->adapter >= 0) {
+            return qn_fail(err, QN_ERR_UNSUPPORTED, "the CPU backend has no adapters");
+        }
         for (int32_t g = 0; g < plan->n_groups; g++) {
             const int32_t first = qn_kv_first_visible(&x->program->groups[g], seq->position);
             const int32_t last = seq->position + seq->query_len - 1;

@@ -143,7 +143,7 @@ static void test_attention(void **state) {
                 for (int32_t pos = 0; pos < len; pos++) {
                     attend(kernels, &c, d, pos, 1, want + (size_t)pos * width);
                 }
-                for (int32_t chunk = 2; chunk <= 37; chunk += 7) {
+                for (int32_t chunk = 2; chunk <= 37; chunk = chunk * 3 + 3) {
                     for (int32_t pos = 0; pos < len; pos += chunk) {
                         attend(kernels, &moved, d, pos, QN_MIN(chunk, len - pos),
                                got + (size_t)pos * width);

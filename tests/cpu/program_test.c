@@ -608,7 +608,7 @@ static void test_errors(void **state) {
     const int32_t tokens[] = {1, 2, 3};
     qn_sample_row rows[4] = {{.temperature = 0, .top_p = 1, .n_logprobs = -1}};
     qn_step_result result;
-    for (int fault = 0; fault < 5; fault++) {
+    for (int fault = 0; fault < 6; fault++) {
         memset(r.len, 0, sizeof r.len);
         add_rows(&r, 0, tokens, 3, 1);
         qn_plan_seq *s = qn_plan_seqs(r.plan);
@@ -617,6 +617,7 @@ static void test_errors(void **state) {
         if (fault == 2) s->position = MAX_LEN - 2;
         if (fault == 3) qn_plan_tokens(r.plan)[1] = VOCAB;
         if (fault == 4) r.plan->n_groups = 1;
+        if (fault == 5) s->adapter = 0;
         qn_error_clear(&err);
         assert_int_not_equal(qn_cpu_backend.submit(r.x, r.plan, rows, &err), QN_OK);
         assert_true(err.message[0] != '\0');
