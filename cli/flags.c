@@ -138,7 +138,7 @@ static bool read_environment(const qn_flag_set *set) {
 }
 
 // "name: value" lines, '#' comments, quotes around a value: the part of YAML that vLLM's files use.
-// The text stays allocated: flags point into it for the life of the program.
+// Flags point into the text: the caller frees it when it is done with them.
 static bool read_config(const qn_flag_set *set, const char *path) {
     char *text;
     size_t size;
@@ -181,7 +181,7 @@ static bool read_config(const qn_flag_set *set, const char *path) {
         }
         ok = store(f, value, where);
     }
-    if (!ok) free(text);
+    *set->config_text = text;
     return ok;
 }
 

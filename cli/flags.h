@@ -41,6 +41,7 @@ typedef struct qn_flag_set {
     const qn_flag *flags;
     size_t n_flags;
     bool environment;     // QUERN_... and --config are honoured
+    char **config_text;   // with environment: gets the file's text, which flags point into; free() it
 } qn_flag_set;
 
 // Parses argv[1..]. Positional arguments go to positional[0..*n_positional). Returns -1 to go on, else

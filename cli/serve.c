@@ -78,6 +78,7 @@ int qn_cli_serve(int argc, char **argv) {
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
     qn_engine_flags_table(&engine, flags + 11);
+    char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",
         .usage = "quern serve MODEL [options]",
@@ -88,15 +89,19 @@ int qn_cli_serve(int argc, char **argv) {
         .flags = flags,
         .n_flags = QN_COUNT(flags),
         .environment = true,
+        .config_text = &config_text,
     };
     const char *model = NULL;
     size_t n = 0;
     int rc = qn_flags_parse(&set, argc, argv, &model, 1, &n);
-    if (rc >= 0) return rc;
-    if (n != 1) {
+    if (rc < 0 && n != 1) {
         qn_cli_error("serve needs a model");
         fprintf(stderr, "quern: see 'quern serve --help'\n");
-        return 2;
+        rc = 2;
+    }
+    if (rc >= 0) {
+        free(config_text);
+        return rc;
     }
     engine.verbose = !o.quiet;
     qn_engine *e = NULL;
@@ -104,5 +109,6 @@ int qn_cli_serve(int argc, char **argv) {
     if (rc == 0) rc = serve(e, &engine, &o);
     qn_engine_close(e);
     qn_engine_flags_free(&engine);
+    free(config_text);
     return rc;
 }
