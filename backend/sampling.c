@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear in the vocabulary where it can be: the largest logit and its id by scanning; top_k by a heap
-// of k; top_p by a histogram of probability mass, which bounds the ids that need sorting; the noise
+// Linear in the vocabulary where it can be: the largest logit and its id by scanning; top_k by a
+// heap of k; top_p by a histogram of probability mass, which bounds the ids that need sorting; the noise
 // only of ids that could still win.
 //
 // Every filter keeps a prefix of one order: logit descending, then id ascending. z = logit /
@@ -44,8 +44,8 @@ size_t qn_sample_scratch_bytes(int32_t vocab_size) {
            part(MASS_BUCKETS * sizeof(double)) + 64;
 }
 
-// e[j] = exp(x[j]) for x <= 0, and 0 below -700; 1 ulp. Plain multiplications and additions, so that
-// every machine gives the same bits; lane by lane, so that compilers use vectors.
+// e[j] = exp(x[j]) for x <= 0, and 0 below -700; 1 ulp. Plain multiplications and additions, so
+// that every machine gives the same bits; lane by lane, so that compilers use vectors.
 static void exp_lanes(const double *x, double *e) {
     const double magic = 0x1.8p52; // the sum's low bits are the integer
     static const double series[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,

@@ -71,7 +71,8 @@ int main(int argc, char **argv) {
     float *row = malloc(sizeof(float) * K);
     uint8_t *panels = qn_os_pages_alloc(WEIGHT_BYTES), *rows = malloc(32 * 4 * K);
     const size_t y_rows = WEIGHT_BYTES / (K / 2) + PANEL_ROWS;
-    float *y = qn_os_pages_alloc(sizeof(float) * QN_MAX(y_rows * 4, (size_t)MANY_ROWS * MAX_TOKENS));
+    const size_t y_bytes = sizeof(float) * QN_MAX(y_rows * 4, (size_t)MANY_ROWS * MAX_TOKENS);
+    float *y = qn_os_pages_alloc(y_bytes);
     if (!x || !q || !row || !panels || !rows || !y) return 1;
     qn_rng rng = {.key = 1};
     for (int i = 0; i < MAX_TOKENS * K; i++) x[i] = uniform(&rng);
@@ -98,8 +99,8 @@ int main(int argc, char **argv) {
             b.begin = 0;
             b.args = (linear_args){.type = types[ti], .k = K, .panels = panels,
                                    .panel_stride = f.stride, .m = m, .x = x, .x_stride = K, .q = q,
-                                   .q_stride = q_stride, .y = y,
-                                   .y_stride = (size_t)(m <= 4 ? n_panels : b.n_panels) * PANEL_ROWS};
+                                   .q_stride = q_stride, .y = y};
+            b.args.y_stride = (size_t)(m <= 4 ? n_panels : b.n_panels) * PANEL_ROWS;
             const double s = best_seconds(run, &b);
             const double gb = (double)b.n_panels * (double)f.stride / s * 1e-9;
             const double tops = 2.0 * m * K * b.n_panels * PANEL_ROWS / s * 1e-12;
@@ -110,7 +111,7 @@ int main(int argc, char **argv) {
         }
     }
     qn_os_pages_free(panels, WEIGHT_BYTES);
-    qn_os_pages_free(y, sizeof(float) * QN_MAX(y_rows * 4, (size_t)MANY_ROWS * MAX_TOKENS));
+    qn_os_pages_free(y, y_bytes);
     free(rows);
     free(row);
     free(q);

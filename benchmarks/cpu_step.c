@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole steps of a model in the shape of Qwen3-0.6B with random weights on the CPU backend: time to
 // load, prefill of 256 tokens, decoding of 1, 8 and 32 sequences with 256 tokens in their KV.
-// Arguments: weight type (default q8_0), threads (default: all), instruction set (default: the best).
+// Arguments: weight type (q8_0), threads (all), instruction set (the best).
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/philox.h"
@@ -33,7 +33,8 @@ static qn_op op_of(qn_op_kind kind, int32_t dst, int32_t src, int32_t src2, int3
 }
 
 static void add_norm(qn_program *p, int32_t dst, int32_t src, int32_t group) {
-    qn_op op = op_of(QN_OP_RMS_NORM, dst, src, -1, qn_program_add_weight(p, "norm", QN_F32, 1, group));
+    const int32_t w = qn_program_add_weight(p, "norm", QN_F32, 1, group);
+    qn_op op = op_of(QN_OP_RMS_NORM, dst, src, -1, w);
     op.norm.group = group;
     op.norm.eps = 1e-6f;
     qn_program_add_op(p, op);

@@ -17,7 +17,9 @@ struct qn_backend {
     pthread_mutex_t lock; // around uses of the pool
 };
 
-typedef enum weight_layout { WEIGHT_UNUSED, WEIGHT_VECTOR, WEIGHT_ROWS, WEIGHT_PANELS } weight_layout;
+typedef enum weight_layout {
+    WEIGHT_UNUSED, WEIGHT_VECTOR, WEIGHT_ROWS, WEIGHT_PANELS,
+} weight_layout;
 
 typedef struct cpu_weight {
     weight_layout layout; // VECTOR: f32, padded to 16; ROWS: as stored, for EMBED alone
@@ -37,7 +39,7 @@ typedef struct section {
     section_kind kind;
     qn_row_kind rows;
     size_t first, count; // ops
-    int32_t quantize;    // ROWS: at last, this buffer's row is quantized for the next LINEARs; or -1
+    int32_t quantize;    // ROWS: at last, this buffer's row is quantized for the LINEARs; or -1
 } section;
 
 typedef struct buffer_place {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of one instruction set, as a table, and the layouts that all of them read.
 //
-// The canonical order (the arithmetic contract): every set gives the same bits, because every output
-// is defined as one sequence of IEEE operations, fma meaning one rounding:
+// The canonical order (the arithmetic contract): every set gives the same bits, for every output is
+// defined as one sequence of IEEE operations, fma meaning one rounding:
 // 1. LINEAR with F32, F16, BF16 weights: acc = fma(w[k], x[k], acc), k ascending from acc = 0; then
 //    + bias. F16 and BF16 are widened exactly.
 // 2. LINEAR with Q8_0, Q4_0: the row x is quantized in blocks of 32: amax = max |x|; where amax <
 //    2^-100, scale = 0 and all q = 0; else scale = amax / 127, q = round_to_even(x * (127 / amax)).
-//    Where an x is NaN or infinite, scale = NaN. Per block the dot product of the integers is exact;
+//    Where an x is NaN or infinite, scale = NaN. Per block the integers' dot product is exact;
 //    acc = fma((float)dot, weight scale * scale, acc), blocks ascending from acc = 0; then + bias.
 // 3. Sums over a row (RMS_NORM, the denominators of ATTENTION): 16 lanes, lane i takes elements i,
 //    i + 16, ... ascending; then the tree i and i + 8, + 4, + 2, + 1.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The 16-lane vector that the kernels are written in, in plain C: the reference for the others.
-// max and min are a > b ? a : b and a < b ? a : b, as the x86 instructions are, so that a NaN in the
-// second operand comes through.
+// max and min are a > b ? a : b and a < b ? a : b, as the x86 instructions are, so that a NaN in
+// the second operand comes through.
 #ifndef QN_CPU_LANES_SCALAR_H
 #define QN_CPU_LANES_SCALAR_H
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Invariants:
 // 1. A section's fields (fn, user, n, next) are written only while `open` is 0 and `inside` is 0.
-// 2. A worker adds itself to `inside` before it looks at `open`, and the caller clears `open` before
-//    it looks at `inside`, both sequentially consistent: so either the worker sees the section
-//    closed and leaves, or the caller sees the worker and waits for it. A worker that sleeps through
-//    a section never delays it.
-// 3. `open` holds the section's number (never 0), so that a worker which finished a section does not
-//    enter it again.
+// 2. A worker adds itself to `inside` before it looks at `open`; the caller clears `open` before it
+//    looks at `inside`; both sequentially consistent. So either the worker sees the section
+//    closed and leaves, or the caller sees the worker and waits for it. One that sleeps through a
+//    section never delays it.
+// 3. `open` holds the section's number (never 0), so that a worker which finished a section does
+//    not enter it again.
 // 4. A worker sleeps only under `lock`, after it raised `sleepers` and saw nothing open; the caller
 //    opens first and looks at `sleepers` afterwards. So no wake-up is lost.
 #include "cpu/pool.h"

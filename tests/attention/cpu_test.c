@@ -215,7 +215,9 @@ static void test_kv_write(void **state) {
             const cpu_kernels *kernels = qn_cpu_kernels_find(isa_names[isa]);
             if (!kernels) continue;
             memset(got, 0, 2 * slab);
-            for (int32_t t = 0; t < 32; t += 5) kernels->kv_write(k, v, 80, t, f16, got, got + slab);
+            for (int32_t t = 0; t < 32; t += 5) {
+                kernels->kv_write(k, v, 80, t, f16, got, got + slab);
+            }
             assert_memory_equal(got, want, 2 * slab);
         }
         free(want);

@@ -226,7 +226,8 @@ static void interpret(const model *m, const int32_t *tokens, int32_t n, bool f16
         for (int32_t t = 0; t < n; t++) {
             double *y = op->dst >= 0 ? bufs[op->dst] + t * width : NULL;
             const double *a = op->src >= 0 ? bufs[op->src] + t * in : NULL;
-            const double *b = op->src2 >= 0 ? bufs[op->src2] + t * p->buffers[op->src2].width : NULL;
+            const double *b =
+                op->src2 >= 0 ? bufs[op->src2] + t * p->buffers[op->src2].width : NULL;
             switch (op->kind) {
             case QN_OP_EMBED:
                 for (int32_t i = 0; i < width; i++) y[i] = (double)w[tokens[t] * width + i];
