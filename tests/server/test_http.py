@@ -230,7 +230,7 @@ def test_mutated_requests(server):
     answers = {}
     for i in range(1000):
         data = bytearray(rng.choice(seeds))
-        for _ in range(rng.randint(1, 2)):
+        for _ in range(rng.choice((1, 1, 2))):
             at = rng.randrange(len(data))
             kind = rng.randrange(5)
             if kind == 0:
@@ -259,8 +259,8 @@ def test_mutated_requests(server):
         s.close()
         if i % 100 == 99:
             assert server.request("GET", "/health")[0] == 200
-    # Good, bad and refused ones were among them.
-    assert all(answers.get(code, 0) > 10 for code in (b"200", b"400")), answers
+    # Good and bad ones were among them.
+    assert answers[b"400"] > 100 and answers[b"200"] > 0, answers
     assert server.request("POST", "/v1/chat/completions", BODY)[0] == 200
     server.wait_idle()
 

@@ -528,6 +528,33 @@ def test_eight_streams_equal_alone(server):
     assert together == alone
 
 
+def test_full_queue(start):
+    s = start("--max-num-seqs", 1, "--max-num-queued-reqs", 1)
+    client = s.client()
+    body = dict(stream=True, max_tokens=1900, extra_body={"ignore_eos": True})
+    first = iter(chat(client, STORY, **body))
+    next(first)
+    second = chat(client, STORY, **body)
+    deadline = time.time() + 5
+    while s.metric("vllm:num_requests_waiting") < 1 and time.time() < deadline:
+        time.sleep(0.005)
+    begin = time.time()
+    status, headers, r = s.request("POST", "/v1/chat/completions", {"messages": SUM})
+    assert status == 503 and headers["Retry-After"] and time.time() - begin < 0.5
+    assert r["error"]["type"] == "service_unavailable_error"
+    assert s.metric("vllm:admission_rejections_total", reason="queue_full") == 1
+    # Some of n choices that do not fit: none is left behind.
+    first.close()
+    second.close()
+    s.wait_idle()
+    status, _, _ = s.request("POST", "/v1/chat/completions", {"messages": STORY, "n": 8, "max_tokens": 500})
+    assert status == 503
+    s.wait_idle()
+    assert s.metric("vllm:kv_cache_usage_perc") == 0
+    assert s.request("POST", "/v1/chat/completions", {"messages": SUM})[0] == 200
+    assert s.stop() == 0
+
+
 # ------------------------------------------------------------------ the end
 
 
