@@ -59,6 +59,9 @@ typedef struct qn_engine_info {
     // does not compile: then chat_template_error says why, else it is "".
     const qn_chat_template *chat_template;
     const char *chat_template_error;
+    // ChatML stands in for a missing template, and the tokenizer's BOS is put before it. (A model's own
+    // template writes what it wants.)
+    bool chat_template_is_fallback;
     const char *bos_text, *eos_text;       // for templates; "" where there is none
     // Sampling defaults of generation_config.json; else temperature 1, top_k 0, top_p 1, min_p 0.
     float temperature, top_p, min_p;

@@ -17,7 +17,17 @@
 #include "base/hash.h"
 #include "scheduler/scheduler.h"
 
-enum { QN_MAX_STOP_IDS = 64 };
+enum {
+    QN_MAX_STOP_IDS = 64,
+    QN_ENGINE_MAX_STEPS = 2, // as the scheduler's: one under way, one planned before its results
+};
+
+typedef struct engine_step {
+    qn_step_plan *plan;
+    qn_sample_row *rows; // [max_logits]
+    double started;
+    qn_error error; // submit failed: the step ends when its turn comes
+} engine_step;
 
 typedef struct request {
     uint32_t generation;
@@ -76,8 +86,8 @@ struct qn_engine {
     double max_step_seconds;
 
     qn_sched *sched;
-    qn_step_plan *plan;
-    qn_sample_row *rows;    // [max_logits]
+    engine_step steps[QN_ENGINE_MAX_STEPS]; // a ring; those in flight begin at first_step
+    int32_t first_step, n_in_flight, max_in_flight;
     qn_sched_row *results;  // [max_logits]
     qn_sched_event *events; // [cap_events]
     size_t cap_events;

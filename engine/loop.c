@@ -156,18 +156,17 @@ static void publish_stats(qn_engine *e, double step_seconds) {
 }
 
 // What the sampler needs for each logit row: the request's parameters and the token's position.
-static void fill_rows(qn_engine *e) {
-    const qn_step_plan *p = e->plan;
-    double now = engine_now();
+static void fill_rows(qn_engine *e, engine_step *step) {
+    const qn_step_plan *p = step->plan;
     for (int32_t i = 0; i < p->n_seqs; i++) {
         const qn_plan_seq *s = &qn_plan_seqs(p)[i];
         uint64_t id = qn_sched_slot_id(e->sched, s->slot);
         pthread_mutex_lock(&e->lock);
         request *r = request_find(e, id);
-        if (r && r->first_scheduled == 0) r->first_scheduled = now;
+        if (r && r->first_scheduled == 0) r->first_scheduled = step->started;
         pthread_mutex_unlock(&e->lock);
         for (int32_t j = 0; j < s->n_logits; j++) {
-            qn_sample_row *row = &e->rows[s->logit_start + j];
+            qn_sample_row *row = &step->rows[s->logit_start + j];
             *row = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
             if (!r) continue;
             // A request's parameters do not change while the scheduler knows it.
@@ -187,13 +186,26 @@ static void fill_rows(qn_engine *e) {
     }
 }
 
-static bool run_step(qn_engine *e) {
-    double started = engine_now();
-    if (!qn_sched_plan(e->sched, started, e->plan)) return false;
-    fill_rows(e);
+// Plans and submits the next step, if there is one.
+static bool start_step(qn_engine *e) {
+    engine_step *step = &e->steps[(e->first_step + e->n_in_flight) % QN_ENGINE_MAX_STEPS];
+    step->started = engine_now();
+    if (!qn_sched_plan(e->sched, step->started, step->plan)) return false;
+    fill_rows(e, step);
+    step->error = (qn_error){0};
+    e->api->submit(e->exec, step->plan, step->rows, &step->error);
+    e->n_in_flight++;
+    return true;
+}
+
+// Waits for the oldest step in flight and hands out its results.
+static void end_step(qn_engine *e) {
+    engine_step *step = &e->steps[e->first_step];
+    e->first_step = (e->first_step + 1) % QN_ENGINE_MAX_STEPS;
+    e->n_in_flight--;
     qn_step_result result = {0};
-    qn_error err = {0};
-    qn_status st = e->api->submit(e->exec, e->plan, e->rows, &err);
+    qn_error err = step->error;
+    qn_status st = err.status;
     if (st == QN_OK) st = e->api->collect(e->exec, &result, &err);
     double now = engine_now();
     if (st == QN_OK) {
@@ -201,28 +213,34 @@ static bool run_step(qn_engine *e) {
             e->results[i].id = result.samples[i].id;
             e->results[i].ok = result.samples[i].status == QN_OK;
         }
-        qn_sched_commit(e->sched, e->plan, e->results, now);
+        qn_sched_commit(e->sched, step->plan, e->results, now);
     } else {
-        qn_logf(e->log, QN_LOG_ERROR, "step %llu failed: %s", (unsigned long long)e->plan->step,
+        qn_logf(e->log, QN_LOG_ERROR, "step %llu failed: %s", (unsigned long long)step->plan->step,
                 err.message);
-        qn_sched_commit_failed(e->sched, e->plan, now);
+        qn_sched_commit_failed(e->sched, step->plan, now);
     }
     deliver(e, st == QN_OK ? result.samples : NULL, &err);
-    publish_stats(e, now - started);
+    publish_stats(e, now - step->started);
     if (e->max_step_seconds > 0 && st == QN_OK) {
-        double keys = 0;
-        for (int32_t i = 0; i < e->plan->n_seqs; i++) {
-            const qn_plan_seq *s = &qn_plan_seqs(e->plan)[i];
-            keys += s->query_len * (s->position + 0.5 * s->query_len);
-        }
-        fit_step(e, e->plan->n_rows, keys, now - started);
+        fit_step(e, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
+                 now - step->started);
     }
-    return true;
+}
+
+// One turn: with look-ahead the next step is planned before the one under way is in. False: idle.
+static bool run_step(qn_engine *e) {
+    bool started = e->n_in_flight < e->max_in_flight && start_step(e);
+    if (e->n_in_flight == e->max_in_flight || (!started && e->n_in_flight > 0)) {
+        end_step(e);
+        return true;
+    }
+    return started;
 }
 
 // Teacher-forced logits through blocks 0, 1, 2, ...: nobody else holds a block while no request lives.
 static void run_job(qn_engine *e, logits_job *job) {
-    qn_step_plan *p = e->plan;
+    qn_step_plan *p = e->steps[0].plan; // nothing is in flight
+    qn_sample_row *rows = e->steps[0].rows;
     int32_t largest = QN_MIN(e->limits.max_rows, e->limits.max_logits);
     int32_t chunk = job->chunk > 0 ? QN_MIN(job->chunk, largest) : largest;
     int32_t n_blocks = QN_CEIL_DIV(job->n, e->limits.block_size);
@@ -235,7 +253,7 @@ static void run_job(qn_engine *e, logits_job *job) {
         }
     }
     for (int32_t i = 0; i < chunk && i < e->limits.max_logits; i++) {
-        e->rows[i] = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
+        rows[i] = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
     }
     for (int32_t at = 0; at < job->n && job->status == QN_OK;) {
         int32_t n = QN_MIN(chunk, job->n - at);
@@ -252,7 +270,7 @@ static void run_job(qn_engine *e, logits_job *job) {
         p->n_rows = p->n_logits = n;
         p->n_blocks = p->n_groups * n_blocks;
         qn_step_result result;
-        job->status = e->api->submit(e->exec, p, e->rows, job->err);
+        job->status = e->api->submit(e->exec, p, rows, job->err);
         if (job->status == QN_OK) job->status = e->api->collect(e->exec, &result, job->err);
         for (int32_t i = 0; i < n && job->status == QN_OK; i++) {
             job->status = e->api->read_logits(e->exec, i, logits, job->err);

@@ -12,11 +12,8 @@ static qn_status tokenize(const qn_engine_info *info, const qn_rendered *r, size
     for (size_t i = 0; i < r->n_spans; i++) {
         spans[i] = (qn_text_span){r->spans[i].len, r->spans[i].trusted};
     }
-    size_t bos = strlen(info->bos_text);
-    bool has_bos = bos > 0 && r->n_spans > 0 && r->spans[0].trusted && r->spans[0].len >= bos &&
-                   memcmp(r->text.data, info->bos_text, bos) == 0;
     qn_status st = qn_tokenize(info->tokenizer, r->text.data ? r->text.data : "", r->text.len, spans,
-                               r->n_spans, !has_bos, max_ids, ids, err);
+                               r->n_spans, info->chat_template_is_fallback, max_ids, ids, err);
     free(spans);
     return st;
 }

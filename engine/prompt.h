@@ -7,8 +7,7 @@
 #include "engine/engine.h"
 
 // variables: an object with messages, tools, add_generation_prompt, ... as template variables. Special
-// tokens are recognized only in what the template itself wrote. BOS is added if the tokenizer wants
-// it and the template did not write it. text: the rendered text as well, or NULL. Errors:
+// tokens are recognized only in what the template itself wrote. text: the rendered text as well, or NULL. Errors:
 // QN_ERR_INVALID (the template refuses; its message), QN_ERR_LIMIT (more than max_ids, 0: no bound),
 // QN_ERR_UNSUPPORTED (no chat template).
 qn_status qn_prompt_from_chat(const qn_engine_info *info, const json_t *variables, size_t max_ids,

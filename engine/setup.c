@@ -131,6 +131,7 @@ static qn_status open_template(qn_engine *e, const qn_engine_options *o, qn_erro
             return QN_OK;
         }
         source = qn_template_chatml;
+        e->info.chat_template_is_fallback = true;
     }
     qn_error why = {0};
     qn_status st = qn_template_compile(source, strlen(source), &e->chat_template, &why);
@@ -190,12 +191,17 @@ static qn_status make_scheduler(qn_engine *e, const qn_engine_options *o, const 
     memcpy(c.n_blocks, e->limits.n_blocks, sizeof c.n_blocks);
     qn_status st = qn_sched_create(&c, &e->sched, err);
     if (st != QN_OK) return st;
-    e->plan = qn_sched_make_plan(e->sched);
-    e->rows = calloc((size_t)e->limits.max_logits, sizeof *e->rows);
+    e->max_in_flight = QN_MIN(QN_MAX(e->api->max_in_flight, 1), QN_ENGINE_MAX_STEPS);
+    bool ok = true;
+    for (int32_t i = 0; i < QN_ENGINE_MAX_STEPS; i++) {
+        e->steps[i].plan = qn_sched_make_plan(e->sched);
+        e->steps[i].rows = calloc((size_t)e->limits.max_logits, sizeof *e->steps[i].rows);
+        ok = ok && e->steps[i].plan && e->steps[i].rows;
+    }
     e->results = calloc((size_t)e->limits.max_logits, sizeof *e->results);
     e->cap_events = 2 * (size_t)e->limits.max_logits + 64;
     e->events = calloc(e->cap_events, sizeof *e->events);
-    if (!e->plan || !e->rows || !e->results || !e->events) {
+    if (!ok || !e->results || !e->events) {
         return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     }
     return requests_init(e, table, err);
@@ -276,8 +282,10 @@ void qn_engine_close(qn_engine *e) {
     qn_thread_join(&e->thread);
     if (e->sched) qn_sched_destroy(e->sched);
     requests_destroy(e);
-    free(e->plan);
-    free(e->rows);
+    for (int32_t i = 0; i < QN_ENGINE_MAX_STEPS; i++) {
+        free(e->steps[i].plan);
+        free(e->steps[i].rows);
+    }
     free(e->results);
     free(e->events);
     if (e->exec) e->api->release(e->exec);

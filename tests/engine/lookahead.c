@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine over a fake backend, with one step in flight and with two: the same tokens, whatever is
+// preempted, cancelled or fails.
+#include "engine/engine.h"
+#include "tests/support/fake_backend.h"
+
+#include "base/philox.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define DEMO QN_SOURCE_DIR "/models/quern-demo-q8_0.gguf"
+
+enum { N = 60, MAX_PROMPT = 120, MAX_OUTPUT = 60 };
+
+typedef struct item {
+    int32_t tokens[MAX_PROMPT + MAX_OUTPUT]; // the prompt, then what came
+    int32_t n_prompt, n;
+    uint64_t handle, seed;
+    bool cancel;
+    qn_request_state state;
+} item;
+
+static qn_engine *open_engine(const qn_backend_api *api, int32_t n_blocks) {
+    const qn_engine_options options = {.backend = api, .max_num_seqs = 12, .max_model_len = 256,
+                                       .max_num_batched_tokens = 40,
+                                       .num_blocks_override = n_blocks};
+    qn_engine *e = NULL;
+    qn_error err = {0};
+    if (qn_engine_open(DEMO, &options, &e, &err) != QN_OK) fail_msg("%s", err.message);
+    return e;
+}
+
+static void submit(qn_engine *e, item *it, qn_mailbox *box, qn_rng *rng, int32_t vocab) {
+    it->n_prompt = 1 + (int32_t)qn_rng_below(rng, MAX_PROMPT);
+    it->seed = qn_rng_next(rng);
+    it->cancel = qn_rng_below(rng, 6) == 0;
+    for (int32_t i = 0; i < it->n_prompt; i++) {
+        it->tokens[i] = (int32_t)qn_rng_below(rng, (uint64_t)vocab);
+    }
+    const qn_request r = {.prompt = it->tokens, .n_prompt = it->n_prompt,
+                          .max_tokens = 1 + (int32_t)qn_rng_below(rng, MAX_OUTPUT),
+                          .ignore_eos = true, .has_seed = true, .seed = it->seed, .top_p = 1,
+                          .temperature = 1, .n_logprobs = -1};
+    qn_error err = {0};
+    if (qn_engine_submit(e, &r, box, &it->handle, &err) != QN_OK) fail_msg("%s", err.message);
+}
+
+// Every token that came must be the one that follows from the tokens before it.
+static void check_tokens(const item *it, int32_t vocab) {
+    for (int32_t i = 0; i < it->n; i++) {
+        int32_t at = it->n_prompt + i;
+        assert_int_equal(it->tokens[at], qn_fake_next(it->tokens, at, it->seed, vocab));
+    }
+}
+
+static void run_all(const qn_backend_api *api, int32_t n_blocks, int32_t fail_every,
+                    uint64_t seed) {
+    qn_fake_backend_set((qn_fake_options){.fail_every = fail_every});
+    qn_engine *e = open_engine(api, n_blocks);
+    int32_t vocab = qn_engine_get_info(e)->vocab_size;
+    qn_rng rng = {.key = seed};
+    qn_mailbox box;
+    assert_int_equal(qn_mailbox_open(&box, N, NULL), QN_OK);
+    item *items = calloc(N, sizeof *items);
+    int over = 0, finished = 0, errors = 0;
+    for (int i = 0; i < N; i++) submit(e, &items[i], &box, &rng, vocab);
+    while (over < N) {
+        for (int i = 0; i < N; i++) {
+            item *it = &items[i];
+            qn_token_event events[16];
+            size_t n;
+            if (!it->handle) continue;
+            assert_int_equal(qn_engine_read(e, it->handle, events, 16, &n, &it->state), QN_OK);
+            for (size_t k = 0; k < n; k++) it->tokens[it->n_prompt + it->n++] = events[k].id;
+            if (it->cancel && it->n > 5) qn_engine_cancel(e, it->handle);
+            if (it->state.outcome == QN_RUNNING) continue;
+            finished += it->state.outcome == QN_DONE_LENGTH;
+            errors += it->state.outcome == QN_DONE_ERROR;
+            assert_true(it->state.outcome == QN_DONE_LENGTH || it->cancel || fail_every);
+            check_tokens(it, vocab);
+            qn_engine_release(e, it->handle);
+            it->handle = 0;
+            over++;
+        }
+        usleep(100);
+    }
+    qn_engine_stats s;
+    do {
+        qn_engine_get_stats(e, &s);
+    } while (s.has_work);
+    assert_true(s.kv_usage == 0);
+    if (!fail_every) assert_true(finished > N / 2);
+    if (fail_every) assert_true(errors > 0);
+    if (n_blocks < 100) assert_true(s.preemptions > 0);
+    free(items);
+    qn_engine_close(e);
+    qn_mailbox_close(&box);
+}
+
+static void test_one_in_flight(void **state) {
+    (void)state;
+    run_all(&qn_fake_backend, 400, 0, 1);
+    run_all(&qn_fake_backend, 30, 0, 2);
+    run_all(&qn_fake_backend, 400, 29, 3);
+}
+
+static void test_two_in_flight(void **state) {
+    (void)state;
+    for (uint64_t seed = 10; seed < 20; seed++) {
+        run_all(&qn_fake_backend_lookahead, 400, 0, seed);
+        run_all(&qn_fake_backend_lookahead, 30, 0, seed);
+        run_all(&qn_fake_backend_lookahead, 400, 29, seed);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_in_flight),
+        cmocka_unit_test(test_two_in_flight),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
