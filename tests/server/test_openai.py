@@ -532,8 +532,8 @@ def test_full_queue(start):
     s = start("--max-num-seqs", 1, "--max-num-queued-reqs", 1)
     client = s.client()
     body = dict(stream=True, max_tokens=1900, extra_body={"ignore_eos": True})
-    first = iter(chat(client, STORY, **body))
-    next(first)
+    first = chat(client, STORY, **body)
+    next(iter(first))
     second = chat(client, STORY, **body)
     deadline = time.time() + 5
     while s.metric("vllm:num_requests_waiting") < 1 and time.time() < deadline:
