@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear in the vocabulary where it can be: the largest logit and its id by scanning; top_k by a
-// heap of k; top_p by a histogram of probability mass, which bounds the ids that need sorting; the noise
-// only of ids that could still win.
+// heap of k; top_p by a histogram of probability mass, which bounds the ids that need sorting;
+// the noise only of ids that could still win.
 //
 // Every filter keeps a prefix of one order: logit descending, then id ascending. z = logit /
 // temperature is taken in double, where distinct logits stay distinct.
