@@ -211,22 +211,26 @@ def load_checkpoint(work):
 
 def train(args):
     torch.manual_seed(args.seed)
-    tokenizer = train_tokenizer(args.seed)
+    if args.resume:
+        model, tokenizer, step = load_checkpoint(args.work)
+    else:
+        model, tokenizer, step = make_model(args.layers), train_tokenizer(args.seed), 0
     encoder = Encoder(tokenizer)
-    model = make_model(args.layers)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     forward = torch.compile(model, dynamic=False) if args.compile else model
     optimizers = make_optimizers(model)
     rates = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    batches = Batches(encoder, args.seed + 1)
+    batches = Batches(encoder, args.seed + 1 + step)
+    resumed_at, first = step / args.steps, step
     began = saved_at = time.time()
-    smooth, tokens, step = None, 0, 0
+    smooth, tokens = None, 0
     while True:
         minutes = (time.time() - began) / 60
-        progress = max(step / args.steps, minutes / args.minutes)
+        in_time = resumed_at + (1.0 - resumed_at) * minutes / args.minutes
+        progress = max(step / args.steps, in_time)
         if progress >= 1:
             break
-        scale = min(1.0, (step + 1) / 100) * (1.0 - progress)
+        scale = min(1.0, (step - first + 1) / 100) * (1.0 - progress)
         for optimizer, base in zip(optimizers, rates):
             for group, rate in zip(optimizer.param_groups, base):
                 group["lr"] = rate * scale
@@ -253,7 +257,7 @@ def train(args):
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         tokens += args.batch
         step += 1
-        if step % 50 == 0 or step == 1:
+        if step % 50 == 0 or step == first + 1:
             rate = tokens / (time.time() - began)
             print(
                 f"step {step} loss {smooth:.4f} {minutes:.1f} min {rate:.0f} tokens/s", flush=True
@@ -491,6 +495,11 @@ def main():
     )
     parser.add_argument("--work", required=True, help="folder for the checkpoint and tokenizer")
     parser.add_argument("--from-checkpoint", action="store_true", help="do not train, only export")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="train on from the checkpoint in --work (optimizers start anew)",
+    )
     parser.add_argument("--export-gguf", metavar="PATH", help="write a Q8_0 GGUF file")
     parser.add_argument(
         "--export-hf", metavar="DIR", help="write config.json, safetensors, tokenizer"
