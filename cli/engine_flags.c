@@ -95,6 +95,9 @@ int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out)
     }
     progress p = {.model = model, .percent = -1};
     f->log = qn_log_stderr(f->verbose ? QN_LOG_INFO : QN_LOG_WARN);
+    qn_logf(&f->log, QN_LOG_INFO, "threads: %d (%s)",
+            f->threads ? (int)f->threads : qn_os_cpu_count(),
+            f->threads ? "as asked for" : "the CPUs that affinity and cgroup allow this process");
     const qn_engine_options options = {
         .backend = &qn_cpu_backend,
         .backend_options = {.threads = (int32_t)f->threads, .isa = f->isa, .log = &f->log},

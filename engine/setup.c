@@ -60,8 +60,10 @@ static qn_status size_kv(qn_engine *e, const qn_engine_options *o, const qn_prog
     uint64_t taken = need.weights + need.workspace + qn_os_resident_bytes() + (64u << 20);
     uint64_t left = limit > taken ? (limit - taken) / 5 * 4 : 0;
     uint64_t budget = o->kv_cache_memory_bytes;
+    const char *why = "as asked for";
     if (o->num_blocks_override > 0) {
         budget = 0;
+        why = "for the number of blocks asked for";
         for (int32_t g = 0; g < p->n_groups; g++) {
             l->n_blocks[g] = o->num_blocks_override;
             budget += (uint64_t)o->num_blocks_override * need.block[g];
@@ -69,8 +71,17 @@ static qn_status size_kv(qn_engine *e, const qn_engine_options *o, const qn_prog
     } else {
         uint64_t one = sequence_bytes(p, &need, l);
         if (budget == 0) {
-            uint64_t all = (uint64_t)l->max_seqs * one;
-            budget = QN_MIN(QN_MIN(QN_MAX((uint64_t)4 << 30, one), all), left);
+            uint64_t all = (uint64_t)l->max_seqs * one, usual = (uint64_t)4 << 30;
+            budget = QN_MAX(usual, one);
+            why = budget == usual ? "the default" : "one whole context";
+            if (all < budget) {
+                budget = all;
+                why = "all that max-num-seqs sequences can use";
+            }
+            if (left < budget) {
+                budget = left;
+                why = "80% of the memory that is left";
+            }
         } else if (budget > left) {
             qn_logf(e->log, QN_LOG_WARN, "KV cache of %.2f GiB asked for, only %.2f GiB are left",
                     (double)budget / 0x1p30, (double)left / 0x1p30);
@@ -82,6 +93,10 @@ static qn_status size_kv(qn_engine *e, const qn_engine_options *o, const qn_prog
             l->n_blocks[g] = (int32_t)QN_MIN(blocks, (double)(INT32_MAX / 2 / l->block_size));
         }
     }
+    qn_logf(e->log, QN_LOG_INFO,
+            "memory: %.2f GiB may be used (machine or cgroup), weights %.2f GiB, workspace %.2f GiB; "
+            "KV cache %.2f GiB: %s", (double)limit / 0x1p30, (double)need.weights / 0x1p30,
+            (double)need.workspace / 0x1p30, (double)budget / 0x1p30, why);
     // A sequence of max_len must fit into every group, else it could never finish.
     int32_t len = l->max_len;
     for (int32_t g = 0; g < p->n_groups; g++) {
