@@ -4,9 +4,16 @@
 #include <string.h>
 
 #ifdef QN_CPU_X86
+#include <cpuid.h>
+
+// Not every compiler's __builtin_cpu_supports knows this name.
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static bool has_avx512vnni(void) {

@@ -219,8 +219,9 @@ static void end_step(qn_engine *e) {
                 err.message);
         qn_sched_commit_failed(e->sched, step->plan, now);
     }
-    deliver(e, st == QN_OK ? result.samples : NULL, &err);
+    // The counters first: who has read the last token finds it counted.
     publish_stats(e, now - step->started);
+    deliver(e, st == QN_OK ? result.samples : NULL, &err);
     if (e->max_step_seconds > 0 && st == QN_OK) {
         fit_step(e, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
                  now - step->started);
