@@ -40,6 +40,8 @@ struct qn_http_parser {
     size_t lines;
     uint64_t left;  // of the body or chunk
     uint64_t taken; // of the body so far
+    char name[32];  // of the trailer field being read, as far as it fits
+    size_t name_len;
     int digits;
     qn_http_head parsed;
     qn_http_field fields[QN_HTTP_MAX_LINES];
@@ -478,15 +480,25 @@ static qn_http_event take_trailer(qn_http_parser *p, const char *data, size_t le
             } else if (is_token_char(c)) {
                 if (++p->digits > MAX_TRAILER_LINES) return bad(p, 431, "too many trailer lines");
                 p->line = 1;
+                p->name[0] = c;
+                p->name_len = 1;
             } else {
                 return bad(p, 400, "malformed trailer");
             }
             break;
         case 1:
             if (c == ':') {
+                // Fields that say how long a message is have no business behind it.
+                qn_str name = {p->name, p->name_len};
+                if (qn_http_equal(name, "transfer-encoding") ||
+                    qn_http_equal(name, "content-length") || qn_http_equal(name, "host")) {
+                    return bad(p, 400, "a field that may not be in a trailer");
+                }
                 p->line = 2;
             } else if (!is_token_char(c)) {
                 return bad(p, 400, "malformed trailer");
+            } else if (p->name_len < sizeof p->name) {
+                p->name[p->name_len++] = c;
             }
             break;
         case 2:

@@ -33,7 +33,7 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     const char *version;            // of the program; what /version says
     bool log_requests;              // one line for each
     bool handle_signals;            // SIGTERM and SIGINT: see qn_server_run; ignores SIGPIPE
-    const qn_log *log;
+    const qn_log *log; // must outlive the server; NULL: silence
 } qn_server_options;
 
 // Checks the options, listens (connections and, with handle_signals, signals wait until run). Strings

@@ -218,6 +218,7 @@ static const struct {
     {"0\r\n a: b\r\n\r\n", "BAD 400 malformed trailer\n"},
     {"0\r\na : b\r\n\r\n", "BAD 400 malformed trailer\n"},
     {"0\r\na: b\n\r\n", "BAD 400 malformed trailer\n"},
+    {"0\r\nContent-length: 5\r\n\r\n", "BAD 400 a field that may not be in a trailer\n"},
     {"0\r\n\rX", "BAD 400 a carriage return without line feed\n"},
     {"0\r\n", "EOF 4\n"},
 };
