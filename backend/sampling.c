@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/philox.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -28,7 +29,7 @@ typedef struct candidate {
 } candidate;
 
 typedef struct sampler {
-    const float *logits; // with -inf where banned
+    const float *logits; // as changed by point 3
     int32_t n;
     const qn_sample_row *row;
     double temperature, z_max;
@@ -399,6 +400,66 @@ static void log_probabilities(const float *logits, int32_t n, float max, int32_t
     }
 }
 
+static float to_float(double x) {
+    if (x > (double)FLT_MAX) return FLT_MAX;
+    if (x < -(double)FLT_MAX) return -FLT_MAX;
+    return (float)x;
+}
+
+// counts [n]: twice how often an id is in the output; 1 more if it is in the prompt.
+static void count_history(const qn_sample_row *row, int32_t n, uint32_t *counts) {
+    memset(counts, 0, (size_t)n * sizeof *counts);
+    for (int32_t i = 0; i < row->n_output; i++) {
+        const int32_t id = row->output[i];
+        if (id >= 0 && id < n) counts[id] += 2;
+    }
+    for (int32_t i = 0; i < row->n_prompt; i++) {
+        const int32_t id = row->prompt[i];
+        if (id >= 0 && id < n) counts[id] |= 1;
+    }
+}
+
+static void penalize(const qn_sample_row *row, const uint32_t *counts, int32_t n, float *x) {
+    const double r = row->repetition_penalty > 0 ? (double)row->repetition_penalty : 1.0;
+    for (int32_t i = 0; i < n; i++) {
+        if (counts[i] == 0 || x[i] == -INFINITY) continue;
+        double v = (double)x[i];
+        v = v > 0 ? v / r : v * r;
+        const uint32_t outputs = counts[i] / 2;
+        if (outputs > 0) {
+            v -= (double)row->frequency_penalty * (double)outputs;
+            v -= (double)row->presence_penalty;
+        }
+        x[i] = to_float(v);
+    }
+}
+
+static bool changes_logits(const qn_sample_row *row) {
+    return row->n_banned > 0 || row->allowed || row->n_biases > 0 || qn_sample_has_penalties(row);
+}
+
+// Point 3 of the header. counts: scratch of n words.
+static void change_logits(const float *logits, int32_t n, const qn_sample_row *row,
+                          uint32_t *counts, float *x) {
+    memcpy(x, logits, (size_t)n * sizeof *x);
+    for (int32_t i = 0; row->allowed && i < n; i++) {
+        if (!(row->allowed[i / 32] >> (i % 32) & 1)) x[i] = -INFINITY;
+    }
+    for (int32_t i = 0; i < row->n_banned; i++) {
+        const int32_t id = row->banned[i];
+        if (id >= 0 && id < n) x[id] = -INFINITY;
+    }
+    for (int32_t i = 0; i < row->n_biases; i++) {
+        const int32_t id = row->bias_ids[i];
+        if (id < 0 || id >= n || x[id] == -INFINITY) continue;
+        x[id] = to_float((double)x[id] + (double)row->biases[i]);
+    }
+    if (qn_sample_has_penalties(row)) {
+        count_history(row, n, counts);
+        penalize(row, counts, n, x);
+    }
+}
+
 void qn_sample_logits(const float *logits, int32_t vocab_size, const qn_sample_row *row,
                       void *scratch, qn_sample *out) {
     *out = (qn_sample){.status = QN_OK, .id = -1};
@@ -418,12 +479,8 @@ void qn_sample_logits(const float *logits, int32_t vocab_size, const qn_sample_r
         return;
     }
     float allowed = max;
-    if (row->n_banned > 0) {
-        memcpy(masked, logits, n * sizeof *masked);
-        for (int32_t i = 0; i < row->n_banned; i++) {
-            const int32_t id = row->banned[i];
-            if (id >= 0 && id < vocab_size) masked[id] = -INFINITY;
-        }
+    if (changes_logits(row)) {
+        change_logits(logits, vocab_size, row, (uint32_t *)(void *)s.other, masked);
         s.logits = masked;
         if (!find_max(masked, vocab_size, &allowed)) {
             out->status = QN_ERR_INVALID;

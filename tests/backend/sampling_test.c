@@ -5,9 +5,11 @@
 #include "base/checked.h"
 #include "base/philox.h"
 
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,17 +33,46 @@ static double noise(const qn_sample_row *row, int32_t id) {
     return -log(-log((out[0] + 0.5) / 4294967296.0));
 }
 
-// The sampled id, by the text of sampling.h alone.
+static bool contains(const int32_t *ids, int32_t n, int32_t id) {
+    for (int32_t i = 0; i < n; i++) {
+        if (ids[i] == id) return true;
+    }
+    return false;
+}
+
+// Point 3 of sampling.h, one id at a time.
+static double changed(const float *logits, const qn_sample_row *row, int32_t id) {
+    double x = (double)logits[id];
+    if (row->allowed && !(row->allowed[id / 32] & 1u << id % 32)) x = -INFINITY;
+    if (contains(row->banned, row->n_banned, id)) x = -INFINITY;
+    if (!isfinite(x)) return x;
+    for (int32_t i = 0; i < row->n_biases; i++) {
+        if (row->bias_ids[i] == id) x = (double)(float)(x + (double)row->biases[i]);
+    }
+    const double r = row->repetition_penalty == 0 ? 1 : (double)row->repetition_penalty;
+    if (contains(row->output, row->n_output, id) || contains(row->prompt, row->n_prompt, id)) {
+        x = x > 0 ? x / r : x * r;
+    }
+    int32_t count = 0;
+    for (int32_t i = 0; i < row->n_output; i++) count += row->output[i] == id;
+    x -= (double)row->frequency_penalty * count;
+    if (count > 0) x -= (double)row->presence_penalty;
+    return (double)(float)fmin(fmax(x, -(double)FLT_MAX), (double)FLT_MAX);
+}
+
+// The sampled id, by the text of sampling.h alone. -1: nothing is left.
 static int32_t reference(const float *logits, int32_t n, const qn_sample_row *row) {
     entry *e = malloc((size_t)n * sizeof *e);
     assert_non_null(e);
     int32_t left = 0;
     for (int32_t i = 0; i < n; i++) {
-        bool keep = isfinite(logits[i]);
-        for (int32_t b = 0; b < row->n_banned; b++) keep = keep && row->banned[b] != i;
-        if (keep) e[left++] = (entry){(double)logits[i], i};
+        const double x = changed(logits, row, i);
+        if (isfinite(x)) e[left++] = (entry){x, i};
     }
-    assert_true(left > 0);
+    if (left == 0) {
+        free(e);
+        return -1;
+    }
     qsort(e, (size_t)left, sizeof *e, by_logit);
     int32_t id = e[0].id;
     if (row->temperature > 0) {
@@ -156,6 +187,119 @@ static void test_reference(void **state) {
         }
         free_rig(&r);
     }
+}
+
+// The same with masks, biases and penalties in every combination, ids outside the vocabulary and
+// repeated ones among them.
+static void test_changed_logits(void **state) {
+    (void)state;
+    static const int32_t sizes[] = {1, 2, 31, 32, 33, 100, 1000};
+    static const float repetitions[] = {0, 1, 1.3f, 0.5f, 100, 1e-30f};
+    static const float penalties[] = {0, 2, -2, 0.37f};
+    enum { HISTORY = 64 };
+    qn_rng rng = {.key = 2};
+    int empty = 0, other = 0;
+    for (size_t si = 0; si < QN_COUNT(sizes); si++) {
+        rig r = make_rig(sizes[si]);
+        const uint64_t range = (uint64_t)r.n + 2;
+        for (int round = 0; round < 800; round++) {
+            for (int32_t i = 0; i < r.n; i++) {
+                r.logits[i] = (float)((qn_rng_uniform(&rng) - 0.5) * 8);
+                if (round % 3 == 0) r.logits[i] = roundf(r.logits[i]);
+            }
+            int32_t prompt[HISTORY], output[HISTORY], banned[4], bias_ids[8];
+            float biases[8];
+            uint32_t allowed[32];
+            for (int i = 0; i < HISTORY; i++) {
+                prompt[i] = (int32_t)qn_rng_below(&rng, range) - 1;
+                output[i] = (int32_t)qn_rng_below(&rng, range) - 1;
+            }
+            for (int i = 0; i < 4; i++) banned[i] = (int32_t)qn_rng_below(&rng, range) - 1;
+            for (int i = 0; i < 8; i++) {
+                bias_ids[i] = (int32_t)qn_rng_below(&rng, range) - 1;
+                biases[i] = (float)((qn_rng_uniform(&rng) - 0.5) * 20);
+            }
+            for (int i = 0; i < 32; i++) allowed[i] = (uint32_t)qn_rng_next(&rng);
+            const qn_sample_row plain = {
+                .seed = qn_rng_next(&rng), .position = round, .top_p = round % 4 == 1 ? 0.9f : 1,
+                .temperature = round % 2 ? 0.8f : 0, .top_k = round % 5 == 1 ? 7 : 0,
+                .n_logprobs = 3};
+            qn_sample_row row = plain;
+            row.banned = banned;
+            row.n_banned = (int32_t)qn_rng_below(&rng, 5);
+            row.allowed = qn_rng_below(&rng, 2) ? allowed : NULL;
+            row.bias_ids = bias_ids;
+            row.biases = biases;
+            row.n_biases = qn_rng_below(&rng, 2) ? (int32_t)qn_rng_below(&rng, 9) : 0;
+            row.repetition_penalty = repetitions[qn_rng_below(&rng, QN_COUNT(repetitions))];
+            row.presence_penalty = penalties[qn_rng_below(&rng, QN_COUNT(penalties))];
+            row.frequency_penalty = penalties[qn_rng_below(&rng, QN_COUNT(penalties))];
+            row.prompt = prompt;
+            row.n_prompt = (int32_t)qn_rng_below(&rng, HISTORY + 1);
+            row.output = output;
+            row.n_output = (int32_t)qn_rng_below(&rng, HISTORY + 1);
+            const qn_sample got = sample(&r, &row);
+            const int32_t want = reference(r.logits, r.n, &row);
+            assert_int_equal(got.id, want);
+            assert_int_equal(got.status, want < 0 ? QN_ERR_INVALID : QN_OK);
+            empty += want < 0;
+            other += want != sample(&r, &plain).id;
+            // Of the raw logits.
+            if (want >= 0) check_logprobs(r.logits, r.n, 3, &got);
+        }
+        free_rig(&r);
+    }
+    assert_true(empty > 20 && other > 1000);
+}
+
+// By hand: what each of them does to a greedy choice.
+static void test_each_change(void **state) {
+    (void)state;
+    rig r = make_rig(4);
+    const float logits[] = {4, 3, -1, -2};
+    memcpy(r.logits, logits, sizeof logits);
+    const int32_t ids[] = {0, 1, 1, 1}, bias_ids[] = {3};
+    const float bias[] = {6.5f};
+    const uint32_t allowed[] = {0xc};
+    qn_sample_row row = {.top_p = 1, .n_logprobs = -1};
+    assert_int_equal(sample(&r, &row).id, 0);
+    row.allowed = allowed;
+    assert_int_equal(sample(&r, &row).id, 2);
+    row.allowed = NULL;
+    row.bias_ids = bias_ids;
+    row.biases = bias;
+    row.n_biases = 1;
+    assert_int_equal(sample(&r, &row).id, 3); // 4.5
+    row.n_biases = 0;
+    row.prompt = ids;
+    row.n_prompt = 1;
+    row.presence_penalty = 2;
+    row.frequency_penalty = 2;
+    assert_int_equal(sample(&r, &row).id, 0); // the prompt does not count for these
+    row.presence_penalty = row.frequency_penalty = 0;
+    row.repetition_penalty = 1.5f;
+    assert_int_equal(sample(&r, &row).id, 1); // 4 / 1.5 < 3
+    row.output = ids;
+    row.n_output = 4;
+    assert_int_equal(sample(&r, &row).id, 0); // both are divided, once each
+    row.repetition_penalty = 0;
+    row.presence_penalty = 1.5f;
+    assert_int_equal(sample(&r, &row).id, 0); // 2.5, 1.5
+    row.presence_penalty = 0;
+    row.frequency_penalty = -1;
+    assert_int_equal(sample(&r, &row).id, 1); // 5, 6
+    row.frequency_penalty = 2;
+    assert_int_equal(sample(&r, &row).id, 0); // 2, -3, -1
+    row.output = ids + 1;
+    row.n_output = 3;
+    row.repetition_penalty = 100;
+    row.frequency_penalty = 0;
+    assert_int_equal(sample(&r, &row).id, 0); // 0.04, 0.03; id 2 stays -1: not in the history
+    // A negative logit moves down, not up.
+    for (int32_t i = 0; i < 4; i++) r.logits[i] = (float)(-1 - i);
+    row.repetition_penalty = 3.5f;
+    assert_int_equal(sample(&r, &row).id, 2); // -3.5, -7, -3, -4
+    free_rig(&r);
 }
 
 // Chi-square of 20,000 samples over 12 ids at the 99.9% point of 11 degrees, plain and truncated.
@@ -302,7 +446,8 @@ static void test_extremes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),  cmocka_unit_test(test_distribution),
+        cmocka_unit_test(test_reference),  cmocka_unit_test(test_changed_logits),
+        cmocka_unit_test(test_each_change), cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_ties),       cmocka_unit_test(test_stateless),
         cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_extremes),
     };
