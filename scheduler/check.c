@@ -57,9 +57,45 @@ static bool check_seq(const qn_sched *s, const qn_seq *x, const char **reason) {
         for (int32_t i = 0; has_slot && i < x->n_table[g]; i++) {
             int32_t id = qn_seq_table(s, x, g)[i];
             REQUIRE((i < x->first_live[g]) == (id == -1) && id < c->n_blocks[g], "4: table entry");
-            REQUIRE(id < 0 || s->pools[g].refs[id] == 1, "4: a table holds a free or shared block");
+            REQUIRE(id < 0 || s->pools[g].refs[id] >= 1, "4: a table holds a free block");
+            if (id >= 0) s->seen[g][id]++;
+            REQUIRE(id < 0 || (i + 1) * c->block_size <= x->n_computed || s->pools[g].name[id] < 0,
+                    "13: a block that is not full has a name");
+        }
+        REQUIRE(x->state == QN_SEQ_FREE ||
+                    (x->copy_src[g] >= 0) == (x->has_copy || x->copying), "4: source of a copy");
+    }
+    REQUIRE(!x->copying || x->in_flight > 0, "4: a copy without a step");
+    REQUIRE(x->fork_of < 0 || x->state == QN_SEQ_FREE || x->state == QN_SEQ_WAITING || x->ended,
+            "14: a fork that runs");
+    return true;
+}
+
+// References, from what the records hold (counted in seen).
+static bool check_references(const qn_sched *s, const char **reason) {
+    const qn_sched_config *c = &s->config;
+    for (int32_t k = 0; k < c->max_seqs; k++) {
+        const qn_seq *x = s->slots[k] < 0 ? NULL : &s->seqs[s->slots[k]];
+        for (int32_t g = 0; x && g < c->n_groups; g++) {
+            for (int32_t i = QN_MAX(x->first_live[g], x->n_computed / c->block_size);
+                 i < x->n_table[g]; i++) {
+                REQUIRE(s->seen[g][qn_seq_table(s, x, g)[i]] == 1, "4: a writer shares its block");
+            }
         }
     }
+    for (int32_t k = 0; k < c->max_seqs; k++) {
+        const qn_seq *x = s->slots[k] < 0 ? NULL : &s->seqs[s->slots[k]];
+        for (int32_t g = 0; x && g < c->n_groups; g++) {
+            if (x->copy_src[g] >= 0) s->seen[g][x->copy_src[g]]++;
+        }
+    }
+    for (int32_t g = 0; g < c->n_groups; g++) {
+        REQUIRE(qn_block_pool_check(&s->pools[g]), "4: block pool");
+        for (int32_t i = 0; i < c->n_blocks[g]; i++) {
+            REQUIRE(s->seen[g][i] == s->pools[g].refs[i], "4: blocks lost");
+        }
+    }
+    REQUIRE(qn_prefix_cache_check(&s->cache), "13: prefix cache");
     return true;
 }
 
@@ -120,18 +156,20 @@ static bool check_events(const qn_sched *s, const char **reason) {
 
 bool qn_sched_check(const qn_sched *s, const char **reason) {
     int32_t states[QN_SEQ_FINISHED + 1] = {0}, mapped = 0;
-    int32_t used[QN_MAX_KV_GROUPS] = {0}, owed[QN_MAX_KV_GROUPS] = {0};
-    int32_t draining[QN_MAX_KV_GROUPS] = {0};
+    int32_t owed[QN_MAX_KV_GROUPS] = {0}, draining[QN_MAX_KV_GROUPS] = {0};
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        for (int32_t i = 0; i < s->config.n_blocks[g]; i++) s->seen[g][i] = 0;
+    }
     for (int32_t i = 0; i < s->n_seqs; i++) {
         const qn_seq *x = &s->seqs[i];
         if (!check_seq(s, x, reason)) return false;
         states[x->state]++;
         mapped += x->state != QN_SEQ_FREE && !x->dropped;
         for (int32_t g = 0; g < s->config.n_groups; g++) {
-            int32_t held = qn_seq_held(x, g);
-            used[g] += held;
             owed[g] += qn_seq_owed(x, g);
-            if (x->state == QN_SEQ_DRAINING) draining[g] += held;
+            draining[g] += x->returning[g];
+            REQUIRE(x->state == QN_SEQ_DRAINING ? x->returning[g] <= qn_seq_held(x, g)
+                                                : x->returning[g] == 0, "8: blocks to be returned");
         }
     }
     REQUIRE(states[QN_SEQ_WAITING] == s->waiting.count, "1: the queue's length");
@@ -141,13 +179,10 @@ bool qn_sched_check(const qn_sched *s, const char **reason) {
     REQUIRE(mapped == s->ids.count, "2: ids in the map");
     REQUIRE(s->n_in_flight >= 0 && s->n_in_flight <= QN_SCHED_MAX_IN_FLIGHT, "10: steps under way");
     for (int32_t g = 0; g < s->config.n_groups; g++) {
-        REQUIRE(qn_block_pool_check(&s->pools[g]), "4: block pool");
-        // Each entry's block has one owner (check_seq), so equal counts mean that none is lost.
-        REQUIRE(used[g] == s->config.n_blocks[g] - s->pools[g].n_free, "4: blocks lost");
         REQUIRE(owed[g] == s->reserved[g], "7: reserved blocks");
         REQUIRE(s->reserved[g] >= 0 && s->reserved[g] <= s->pools[g].n_free,
                 "7: promises too much");
         REQUIRE(draining[g] == s->draining[g], "8: draining blocks");
     }
-    return check_orders(s, reason) && check_events(s, reason);
+    return check_references(s, reason) && check_orders(s, reason) && check_events(s, reason);
 }

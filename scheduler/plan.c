@@ -98,15 +98,14 @@ static void take_blocks(qn_sched *s, qn_seq *x, int32_t rows) {
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         int32_t *table = qn_seq_table(s, x, g), owed = qn_seq_owed(x, g);
         for (int32_t n = blocks_wanted(s, x, g, rows); n > 0; n--) {
-            table[x->n_table[g]++] = qn_block_pool_take(&s->pools[g]);
+            table[x->n_table[g]++] = qn_prefix_take_block(&s->cache, g);
         }
         s->reserved[g] += qn_seq_owed(x, g) - owed;
     }
 }
 
 // Puts rows of x into the plan; the blocks are there.
-static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int32_t rows,
-                     double now) {
+static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int32_t rows) {
     int32_t known = x->n_prompt + x->n_output, total = known + x->n_pending;
     qn_plan_seq *p = &qn_plan_seqs(plan)[plan->n_seqs++];
     *p = (qn_plan_seq){.slot = x->slot,
@@ -134,11 +133,19 @@ static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int3
         }
         plan->n_blocks += x->n_table[g];
     }
+    if (x->has_copy) {
+        for (int32_t g = 0; g < s->config.n_groups; g++) {
+            int32_t last = x->n_planned / s->config.block_size;
+            qn_plan_copies(plan)[plan->n_copies++] =
+                (qn_plan_copy){.group = g, .src = x->copy_src[g], .dst = qn_seq_table(s, x, g)[last]};
+        }
+        x->has_copy = false;
+        x->copying = true;
+    }
     plan->n_rows += rows;
     plan->n_logits += p->n_logits;
     b->rows -= rows;
     if (b->timed) b->seconds -= row_seconds(s, x->n_planned, rows);
-    if (x->n_planned == 0 && x->preemptions == 0) x->first_scheduled = now;
     x->n_planned += rows;
     x->n_pending += p->n_logits;
     x->in_flight++;
@@ -158,6 +165,7 @@ static bool plan_has_room(const qn_sched *s, const qn_step_plan *plan, const qn_
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         blocks += x->n_table[g] + blocks_wanted(s, x, g, rows);
     }
+    if (x->has_copy && plan->n_copies > plan->cap_copies - s->config.n_groups) return false;
     return plan->n_seqs < plan->cap_seqs && rows <= plan->cap_rows - plan->n_rows &&
            blocks <= plan->cap_blocks - plan->n_blocks;
 }
@@ -185,6 +193,12 @@ static qn_seq *pick_victim(const qn_sched *s, int32_t index) {
     return NULL;
 }
 
+static void preempt(qn_sched *s, qn_seq *victim) {
+    victim->preemptions++;
+    s->preemptions++;
+    qn_seq_leave(s, victim);
+}
+
 // Blocks for one more row of the sequence at run[index], by preemption where needed. False: not
 // now.
 static bool make_room(qn_sched *s, int32_t index) {
@@ -203,22 +217,20 @@ static bool make_room(qn_sched *s, int32_t index) {
         }
         qn_seq *victim = pick_victim(s, index);
         if (!victim) return false;
-        victim->preemptions++;
-        s->preemptions++;
-        qn_seq_leave(s, victim);
+        preempt(s, victim);
         preempted = true;
     }
     x->stalls = 0;
     return true;
 }
 
-static void plan_decodes(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
+static void plan_decodes(qn_sched *s, qn_step_plan *plan, budget *b) {
     for (int32_t i = 0; i < s->n_run;) {
         int32_t index = s->run[i];
         qn_seq *x = &s->seqs[index];
         if (!x->prefilling && make_room(s, i) && plan_has_room(s, plan, x, 1)) {
             take_blocks(s, x, 1);
-            add_rows(s, plan, b, x, 1, now);
+            add_rows(s, plan, b, x, 1);
         }
         if (i < s->n_run && s->run[i] == index) i++; // else it left
     }
@@ -239,19 +251,19 @@ static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_seq *x) {
     return rows;
 }
 
-static bool plan_chunk(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, double now) {
+static bool plan_chunk(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x) {
     int32_t rows = chunk_rows(s, b, x);
     if (rows <= 0 || !plan_has_room(s, plan, x, rows)) return false;
     take_blocks(s, x, rows);
-    add_rows(s, plan, b, x, rows, now);
+    add_rows(s, plan, b, x, rows);
     b->prefilled = true;
     return true;
 }
 
-static void plan_running_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
+static void plan_running_prompts(qn_sched *s, qn_step_plan *plan, budget *b) {
     for (int32_t i = 0; i < s->n_run && b->rows > 0;) {
         int32_t index = s->run[i];
-        if (s->seqs[index].prefilling) plan_chunk(s, plan, b, &s->seqs[index], now);
+        if (s->seqs[index].prefilling) plan_chunk(s, plan, b, &s->seqs[index]);
         if (i < s->n_run && s->run[i] == index) i++;
     }
 }
@@ -273,15 +285,41 @@ static int32_t quota_for(const qn_sched *s, const qn_seq *x, int32_t g) {
     return blocks;
 }
 
-static bool fits(const qn_sched *s, const qn_seq *x) {
+// Whether x fits when it begins with r.
+static bool fits_with(const qn_sched *s, const qn_seq *x, const qn_reuse *r) {
     for (int32_t g = 0; g < s->config.n_groups; g++) {
+        int32_t shared = QN_MAX(0, r->n_blocks - r->first[g]);
+        int32_t need = QN_MAX(r->n_copies, quota_for(s, x, g) - shared) + r->idle[g];
         int32_t unpromised = s->pools[g].n_free - s->reserved[g];
-        if (unpromised < quota_for(s, x, g) + watermark(s, g)) return false;
+        if (unpromised < need + watermark(s, g)) return false;
     }
     return true;
 }
 
-static void admit(qn_sched *s, qn_seq *x) {
+// Whether x fits now, and what it begins with then.
+static bool fits(qn_sched *s, qn_seq *x, qn_reuse *r) {
+    *r = (qn_reuse){0};
+    bool look = s->config.enable_prefix_caching && !x->skip_cache_read;
+    // A window gives shared blocks back to those who share them, not to itself. Who must not be
+    // preempted again has its own.
+    for (int32_t g = 0; g < s->config.n_groups && qn_seq_protected(x); g++) {
+        look = look && s->config.groups[g].kind == QN_KV_FULL;
+    }
+    if (!look) return fits_with(s, x, r);
+    if (x->lookup_pause > 0) {
+        // At the best, all that was found the last time is still there and in use.
+        x->lookup_pause--;
+        r->n_blocks = x->hint;
+        if (!fits_with(s, x, r)) return false;
+    }
+    qn_seq_look_up(s, x, r);
+    if (fits_with(s, x, r)) return true;
+    x->hint = r->n_blocks;
+    x->lookup_pause = QN_SCHED_LOOKUP_PAUSE;
+    return false;
+}
+
+static void admit(qn_sched *s, qn_seq *x, const qn_reuse *r, double now) {
     qn_wait_queue_remove(&s->waiting, qn_seq_wait_entry(s, x));
     s->waiting_tokens -= x->n_prompt;
     x->state = QN_SEQ_RUNNING;
@@ -289,6 +327,18 @@ static void admit(qn_sched *s, qn_seq *x) {
     x->stalls = 0;
     x->slot = s->free_slots[--s->n_free_slots];
     s->slots[x->slot] = qn_seq_index(s, x);
+    if (!x->scheduled) {
+        bool looked = s->config.enable_prefix_caching && !x->skip_cache_read && !r->parent;
+        s->prefix_queries += looked ? (uint64_t)x->n_prompt : 0;
+        s->prefix_hits += looked ? (uint64_t)r->n_tokens : 0;
+        x->n_cached = r->n_tokens;
+        x->scheduled = true;
+        x->first_scheduled = now;
+    }
+    s->forks += r->parent != NULL;
+    x->fork_of = -1;
+    x->lookup_pause = 0;
+    qn_seq_begin_with(s, x, r);
     for (int32_t g = 0; g < s->config.n_groups; g++) qn_seq_set_quota(s, x, g, quota_for(s, x, g));
     int32_t i = s->n_run++;
     for (; i > 0 && qn_seq_before(x, &s->seqs[s->run[i - 1]]); i--) s->run[i] = s->run[i - 1];
@@ -296,23 +346,34 @@ static void admit(qn_sched *s, qn_seq *x) {
 }
 
 static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
-    int32_t passed = 0; // waiters that do not fit, now at the front of the queue
-    while (passed < s->waiting.count && passed < QN_SCHED_WAIT_WINDOW && b->rows > 0 &&
-           s->n_run < s->run_cap && s->n_free_slots > 0) {
-        qn_seq *x = &s->seqs[qn_wait_queue_at(&s->waiting, passed)->seq];
-        if (affordable_rows(s, b, 0, qn_seq_total(x)) <= 0) return; // no time left
-        if (!fits(s, x)) {
-            if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
+    int32_t passed = 0; // waiters that are not admitted, now at the front of the queue
+    int32_t misfits[QN_SCHED_WAIT_WINDOW], n_misfits = 0; // those of them that do not fit
+    while (passed < s->waiting.count && n_misfits < QN_SCHED_WAIT_WINDOW &&
+           passed < QN_SCHED_FORK_WINDOW && b->rows > 0 && s->n_run < s->run_cap &&
+           s->n_free_slots > 0) {
+        int32_t index = qn_wait_queue_at(&s->waiting, passed)->seq;
+        qn_seq *x = &s->seqs[index];
+        qn_reuse reuse;
+        qn_fork_state fork = qn_seq_fork_state(s, x, &reuse);
+        if (fork == QN_FORK_WAITS) {
             passed++;
             continue;
         }
-        bool more = true;
-        for (int32_t i = 0; i < passed; i++) {
-            qn_seq *y = &s->seqs[qn_wait_queue_at(&s->waiting, i)->seq];
-            if (++y->overtaken >= QN_SCHED_MAX_OVERTAKEN) more = false;
+        if (affordable_rows(s, b, 0, qn_seq_total(x)) <= 0) return; // no time left
+        if (!(fork == QN_FORK_READY ? fits_with(s, x, &reuse) : fits(s, x, &reuse))) {
+            if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
+            misfits[n_misfits++] = index;
+            passed++;
+            continue;
         }
-        admit(s, x);
-        if (!plan_chunk(s, plan, b, x, now) || !more) return;
+        int32_t left = qn_seq_total(x) - reuse.n_tokens;
+        if (affordable_rows(s, b, reuse.n_tokens, left) <= 0) return;
+        bool more = true;
+        for (int32_t i = 0; i < n_misfits; i++) {
+            if (++s->seqs[misfits[i]].overtaken >= QN_SCHED_MAX_OVERTAKEN) more = false;
+        }
+        admit(s, x, &reuse, now);
+        if (!plan_chunk(s, plan, b, x) || !more) return;
     }
 }
 
@@ -320,8 +381,18 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
     budget b = {.rows = QN_MIN(s->config.max_rows, plan->cap_rows)};
     b.timed = s->config.max_step_seconds > 0;
     b.seconds = s->config.max_step_seconds - s->time_model.base;
-    plan_decodes(s, plan, &b, now);
-    plan_running_prompts(s, plan, &b, now);
+    plan_decodes(s, plan, &b);
+    plan_running_prompts(s, plan, &b);
     plan_new_prompts(s, plan, &b, now);
+    if (plan->n_rows == 0 && s->n_in_flight == 0 && s->n_run > 1) {
+        // Blocks that were promised to the first prompt may be held by those who share them with it,
+        // behind its window. Whoever came last gives way.
+        const qn_seq *first = &s->seqs[s->run[0]];
+        qn_seq *victim = pick_victim(s, 0);
+        if (first->prefilling && victim && chunk_rows(s, &b, first) <= 0) {
+            preempt(s, victim);
+            return qn_sched_plan_step(s, now, plan);
+        }
+    }
     return plan->n_rows > 0;
 }

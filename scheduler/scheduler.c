@@ -15,14 +15,16 @@
 //  2. The id map holds exactly the records that are not FREE and not dropped.
 //  3. A record has a slot iff it is RUNNING or DRAINING; each slot belongs to one record or is
 //     free.
-//  4. Every used block is in exactly one table entry, from first_live on, of a record with a slot;
-//     the entries before are -1. used + free = all, in each group.
+//  4. A block's count is the number of table entries, from first_live on, of records with a slot that
+//     name it, plus the copies that still need it; the entries before are -1. used + free = all, in
+//     each group, cached ones being free. Who writes to a block is its only owner.
 //  5. A table covers exactly the planned tokens: n_table = ceil(n_planned / block_size).
 //  6. No block is given back while a step that uses it is uncommitted: first_live is at most the
 //     first block visible from n_computed, and a DRAINING record keeps all that it has.
 //  7. reserved is the sum of what the quotas still promise, and at most the free blocks: what was
 //     promised is there.
-//  8. draining is the sum of the blocks of DRAINING records, each of which is in a step.
+//  8. draining is the sum of the blocks that DRAINING records had alone when they left; each of
+//     them is in a step.
 //  9. n_computed <= n_planned <= all its tokens, known and pending; equal when it is in no step. A
 //     RUNNING record has at least one token more than planned, and outputs, pending ones included,
 //     stay below max_output.
@@ -30,6 +32,13 @@
 // 11. The ring holds at most one FINISHED for each record, exactly one for each that has ended and
 //     not been taken, and no more TOKENs than have room with those of the steps under way.
 // 12. No record has been preempted more than four times.
+// 13. The prefix cache (its own invariants are in prefix_cache.h) names only blocks of steps that
+//     have retired without failing, and only full ones. A sequence shares blocks of positions that
+//     it does not write: at least its last known token is computed anew. A prompt that is cached to
+//     its end has its last block computed again, into a block of its own: that is at most
+//     block_size rows, while a copy would need a source that stays and a second way to begin.
+// 14. A request that waits for another (fork_of) stands behind it in the queue, so there is always
+//     somebody to go first.
 #include "scheduler/state.h"
 
 #include <math.h>
@@ -91,8 +100,16 @@ static bool allocate(qn_sched *s) {
     if (!qn_mul_size(n_tables, (size_t)s->blocks_per_seq, &entries)) return false;
     s->tables = calloc(entries, sizeof *s->tables);
     s->events = calloc((size_t)s->event_cap, sizeof *s->events);
+    s->found = calloc((size_t)s->blocks_per_seq, sizeof *s->found);
+    if (!s->found) return false;
     for (int32_t g = 0; g < c->n_groups; g++) {
-        if (!qn_block_pool_init(&s->pools[g], c->n_blocks[g])) return false;
+        s->seen[g] = calloc((size_t)c->n_blocks[g], sizeof *s->seen[g]);
+        if (!s->seen[g] || !qn_block_pool_init(&s->pools[g], c->n_blocks[g])) return false;
+    }
+    if (!qn_prefix_cache_init(&s->cache, s->pools, c->groups, c->n_groups, c->block_size, s->n_seqs,
+                              c->prefix_hash_seed, c->prefix_hash_mask,
+                              c->enable_prefix_caching)) {
+        return false;
     }
     // Those that were preempted come back to the queue on top of max_waiting.
     return s->seqs && s->free_seqs && s->taken && s->slots && s->free_slots && s->run &&
@@ -142,7 +159,12 @@ qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_erro
 void qn_sched_destroy(qn_sched *s) {
     if (!s) return;
     for (int32_t i = 0; s->seqs && i < s->n_seqs; i++) free(s->seqs[i].tokens);
-    for (int32_t g = 0; g < s->config.n_groups; g++) qn_block_pool_free(&s->pools[g]);
+    qn_prefix_cache_free(&s->cache);
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        qn_block_pool_free(&s->pools[g]);
+        free(s->seen[g]);
+    }
+    free(s->found);
     qn_id_map_free(&s->ids);
     qn_wait_queue_free(&s->waiting);
     free(s->seqs);
@@ -165,16 +187,11 @@ void qn_sched_set_step_time(qn_sched *s, const qn_step_time_model *model) {
 
 qn_step_plan *qn_sched_make_plan(const qn_sched *s) {
     const qn_sched_config *c = &s->config;
-    int64_t blocks = 0;
-    for (int32_t g = 0; g < c->n_groups; g++) {
-        int64_t most = (int64_t)s->run_cap * s->blocks_per_seq;
-        // A table of a full group has no entry without a block of its own.
-        if (c->groups[g].kind == QN_KV_FULL) most = QN_MIN(most, c->n_blocks[g]);
-        blocks += most;
-    }
+    int64_t blocks = (int64_t)s->run_cap * s->blocks_per_seq * c->n_groups;
     // Beyond this the planner leaves sequences for the next step.
     blocks = QN_MIN(blocks, INT64_C(1) << 28);
-    return qn_step_plan_create(s->run_cap, c->max_rows, (int32_t)blocks, 0, c->n_groups);
+    return qn_step_plan_create(s->run_cap, c->max_rows, (int32_t)blocks, s->run_cap * c->n_groups,
+                               c->n_groups);
 }
 
 // ---- events ----
@@ -244,7 +261,9 @@ static void end(qn_sched *s, qn_seq *x, qn_finish finish, int32_t stop_id) {
                                       .stop_id = stop_id});
 }
 
-static void release_storage(qn_seq *x) {
+static void release_storage(qn_sched *s, qn_seq *x) {
+    qn_prefix_salt_drop(&s->cache, x->salt);
+    x->salt = NULL;
     free(x->tokens);
     x->tokens = x->stop_ids = NULL;
     x->n_stop_ids = 0;
@@ -252,14 +271,22 @@ static void release_storage(qn_seq *x) {
 
 // A draining sequence's last step has retired: its slot and blocks are free.
 static void drained(qn_sched *s, qn_seq *x) {
+    // A pending token that was discarded is not known, though its KV may have been written.
+    qn_seq_publish(s, x, QN_MIN(x->n_computed, x->n_prompt + x->n_output));
+    qn_seq_drop_copy(s, x);
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         const int32_t *table = qn_seq_table(s, x, g);
-        s->draining[g] -= qn_seq_held(x, g);
-        for (int32_t i = x->first_live[g]; i < x->n_table[g]; i++) {
+        s->draining[g] -= x->returning[g];
+        x->returning[g] = 0;
+        // The tail first: it is evicted first.
+        for (int32_t i = x->n_table[g] - 1; i >= x->first_live[g]; i--) {
             qn_block_pool_release(&s->pools[g], table[i]);
         }
         x->first_live[g] = x->n_table[g] = 0;
     }
+    x->n_published = 0;
+    x->chain = -1;
+    x->rewound = false;
     s->n_draining--;
     s->slots[x->slot] = -1;
     s->free_slots[s->n_free_slots++] = x->slot;
@@ -270,7 +297,7 @@ static void drained(qn_sched *s, qn_seq *x) {
         enqueue(s, x);
         return;
     }
-    release_storage(x);
+    release_storage(s, x);
     x->state = QN_SEQ_FINISHED;
     if (x->dropped) free_record(s, x);
 }
@@ -291,7 +318,11 @@ void qn_seq_leave(qn_sched *s, qn_seq *x) {
     s->n_draining++;
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         qn_seq_set_quota(s, x, g, 0);
-        s->draining[g] += qn_seq_held(x, g);
+        const int32_t *table = qn_seq_table(s, x, g);
+        for (int32_t i = x->first_live[g]; i < x->n_table[g]; i++) {
+            x->returning[g] += s->pools[g].refs[table[i]] == 1;
+        }
+        s->draining[g] += x->returning[g];
     }
     if (x->in_flight == 0) drained(s, x);
 }
@@ -333,6 +364,13 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
                        QN_SCHED_MAX_STOP_IDS);
     }
     if (r->adapter < -1) return qn_fail(err, QN_ERR_INVALID, "adapter %d", r->adapter);
+    if (r->cache_salt_len > QN_SCHED_MAX_SALT) {
+        return qn_fail(err, QN_ERR_LIMIT, "the cache salt has %zu bytes, at most %d",
+                       r->cache_salt_len, QN_SCHED_MAX_SALT);
+    }
+    if (r->cache_salt_len > 0 && !r->cache_salt) {
+        return qn_fail(err, QN_ERR_INVALID, "malformed cache salt");
+    }
     if (r->n_prompt >= s->config.max_len) {
         return qn_fail(err, QN_ERR_LIMIT,
                        "the prompt has %d tokens; with at least one token of output at most %d fit "
@@ -377,10 +415,27 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
     return QN_OK;
 }
 
+static qn_seq *find(const qn_sched *s, uint64_t id) {
+    int32_t index = qn_id_map_get(&s->ids, id);
+    return index < 0 ? NULL : &s->seqs[index];
+}
+
 qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_error *err) {
     forget_taken(s);
     qn_status status = check_request(s, r, err);
     if (status != QN_OK) return status;
+    qn_prefix_salt *salt;
+    if (!qn_prefix_salt_hold(&s->cache, r->cache_salt, r->cache_salt_len, &salt)) {
+        return qn_fail(err, QN_ERR_NOMEM, "out of memory for a cache salt");
+    }
+    const qn_seq *parent = r->fork_of ? find(s, r->fork_of) : NULL;
+    if (parent && parent->ended) parent = NULL;
+    if (parent && (parent->n_prompt != r->n_prompt || parent->adapter != r->adapter ||
+                   parent->salt != salt ||
+                   memcmp(parent->tokens, r->prompt, (size_t)r->n_prompt * sizeof *r->prompt) != 0)) {
+        qn_prefix_salt_drop(&s->cache, salt);
+        return qn_fail(err, QN_ERR_INVALID, "a fork's prompt, salt or adapter is not its parent's");
+    }
     int32_t max_output = QN_MIN(r->max_tokens, s->config.max_len - r->n_prompt);
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         // Its last token needs no KV.
@@ -390,6 +445,7 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
     size_t n_tokens = (size_t)r->n_prompt + (size_t)max_output;
     int32_t *tokens = malloc((n_tokens + (size_t)r->n_stop_ids) * sizeof *tokens);
     if (!tokens) {
+        qn_prefix_salt_drop(&s->cache, salt);
         return qn_fail(err, QN_ERR_NOMEM, "out of memory for a request of %zu tokens", n_tokens);
     }
     qn_seq *x = &s->seqs[s->free_seqs[--s->n_free_seqs]];
@@ -400,7 +456,14 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
                   .tokens = tokens,
                   .id = r->id,
                   .arrival = s->next_arrival++,
-                  .priority = r->priority,
+                  .priority = parent ? parent->priority : r->priority,
+                  .chain = -1,
+                  .hint = INT32_MAX,
+                  .skip_cache_read = r->skip_cache_read,
+                  .copy_src = {-1, -1, -1, -1},
+                  .salt = salt,
+                  .fork_of = parent ? qn_seq_index(s, parent) : -1,
+                  .fork_arrival = parent ? parent->arrival : 0,
                   .min_output = r->min_tokens,
                   .n_stop_ids = r->n_stop_ids,
                   .stop_ids = tokens + n_tokens,
@@ -415,11 +478,6 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
     return QN_OK;
 }
 
-static qn_seq *find(const qn_sched *s, uint64_t id) {
-    int32_t index = qn_id_map_get(&s->ids, id);
-    return index < 0 ? NULL : &s->seqs[index];
-}
-
 bool qn_sched_abort(qn_sched *s, uint64_t id) {
     qn_seq *x = find(s, id);
     if (!x || x->ended) return false;
@@ -428,7 +486,7 @@ bool qn_sched_abort(qn_sched *s, uint64_t id) {
         qn_wait_queue_remove(&s->waiting, qn_seq_wait_entry(s, x));
         s->waiting_tokens -= x->n_prompt;
         end(s, x, QN_FINISH_ABORT, -1);
-        release_storage(x);
+        release_storage(s, x);
         x->state = QN_SEQ_FINISHED;
     } else if (x->state == QN_SEQ_RUNNING) {
         qn_seq_leave(s, x);
@@ -474,7 +532,9 @@ static void give_back_passed(qn_sched *s, qn_seq *x) {
         int32_t first = qn_kv_first_visible(&s->config.groups[g], x->n_computed);
         first = QN_MIN(first / s->config.block_size, x->n_table[g]);
         for (; x->first_live[g] < first; x->first_live[g]++) {
-            qn_block_pool_release(&s->pools[g], table[x->first_live[g]]);
+            // One that others share is not free: nothing can be promised for it.
+            bool freed = qn_block_pool_release(&s->pools[g], table[x->first_live[g]]);
+            if (!freed && x->quota[g] > 0) x->quota[g]--;
             table[x->first_live[g]] = -1;
         }
         s->reserved[g] += qn_seq_owed(x, g) - owed;
@@ -499,6 +559,12 @@ static void commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *ro
             x->n_counted += prompt;
             s->prompt_tokens += (uint64_t)prompt;
         }
+        int32_t again = QN_MIN(x->most_computed, x->n_computed) - (x->n_computed - p->query_len);
+        if (again > 0) s->recomputed_tokens += (uint64_t)again;
+        x->most_computed = QN_MAX(x->most_computed, x->n_computed);
+        if (x->copying) qn_seq_drop_copy(s, x);
+        x->poisoned |= failed || (p->n_logits && (!rows[p->logit_start].ok ||
+                                                  rows[p->logit_start].id < 0));
         if (!x->ended && !x->aborting) {
             const qn_sched_row *row = !failed && p->n_logits ? &rows[p->logit_start] : NULL;
             if (failed || (row && (!row->ok || row->id < 0))) {
@@ -511,6 +577,8 @@ static void commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *ro
             if (x->ended) {
                 qn_seq_leave(s, x);
             } else {
+                // Outputs are published when it leaves: until then nobody else can have them.
+                qn_seq_publish(s, x, QN_MIN(x->n_computed, x->n_prompt));
                 give_back_passed(s, x);
             }
         } else if (x->in_flight == 0) {
@@ -538,7 +606,8 @@ bool qn_sched_seq(const qn_sched *s, uint64_t id, qn_sched_seq_info *info) {
                                 .arrived = x->arrived,
                                 .first_scheduled = x->first_scheduled,
                                 .first_token = x->first_token,
-                                .preemptions = x->preemptions};
+                                .preemptions = x->preemptions,
+                                .n_cached = x->n_cached};
     return true;
 }
 
@@ -555,9 +624,15 @@ void qn_sched_stats_get(const qn_sched *s, qn_sched_stats *out) {
                             .steps = s->steps,
                             .preemptions = s->preemptions,
                             .prompt_tokens = s->prompt_tokens,
-                            .generated_tokens = s->generated_tokens};
+                            .generated_tokens = s->generated_tokens,
+                            .prefix_queries = s->prefix_queries,
+                            .prefix_hits = s->prefix_hits,
+                            .prefix_evictions = s->cache.evictions,
+                            .forks = s->forks,
+                            .recomputed_tokens = s->recomputed_tokens};
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         out->blocks_total[g] = s->config.n_blocks[g];
         out->blocks_used[g] = s->config.n_blocks[g] - s->pools[g].n_free;
+        out->blocks_cached[g] = s->pools[g].n_free - s->pools[g].n_clean;
     }
 }

@@ -33,6 +33,9 @@ typedef struct qn_sched_config {
     int64_t max_waiting_tokens;   // their prompt tokens; 0: no limit
     int32_t long_prefill_threshold; // most prompt tokens of one sequence in a step; 0: no limit
     double max_step_seconds;        // with the step-time model; 0: no limit
+    bool enable_prefix_caching;
+    uint64_t prefix_hash_seed; // of the cache's index: random where prompts come from outside
+    uint64_t prefix_hash_mask; // for tests: the hash bits that count; 0: all
 } qn_sched_config;
 
 // seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps
@@ -51,7 +54,19 @@ typedef struct qn_sched_request {
     int32_t n_stop_ids;    // at most 1024
     int32_t adapter;       // -1: none
     int32_t priority;      // lower first, then arrival
+    // Cached blocks are shared only among requests with the same salt (compared byte by byte) and
+    // adapter. Copied; at most QN_SCHED_MAX_SALT bytes; length 0: the common cache.
+    const void *cache_salt;
+    size_t cache_salt_len;
+    bool skip_cache_read; // every row of the prompt is computed (prompt logprobs, echo)
+    // For n > 1: the id of an earlier request with the same prompt, salt and adapter; 0: none. This
+    // one waits until that one's prompt is computed, then shares its blocks, the last, partial one by
+    // copy, and computes the prompt's last row only. It takes that one's priority. If that one has
+    // gone by then, or was gone already, this is a request like any other.
+    uint64_t fork_of;
 } qn_sched_request;
+
+enum { QN_SCHED_MAX_SALT = 128 };
 
 typedef enum qn_sched_event_kind {
     QN_SCHED_TOKEN,    // one more token of output
@@ -117,6 +132,7 @@ typedef struct qn_sched_seq_info {
     int32_t n_prompt, n_output;
     double arrived, first_scheduled, first_token; // seconds; 0: not yet
     int32_t preemptions;
+    int32_t n_cached; // prompt tokens whose KV was there when it was first admitted
 } qn_sched_seq_info;
 // Knows a request from its add until the first call of add, plan, commit, commit_failed or
 // take_events after its FINISHED event was taken: so it can be asked about while that event is
@@ -129,12 +145,20 @@ uint64_t qn_sched_slot_id(const qn_sched *s, int32_t slot);
 typedef struct qn_sched_stats {
     int32_t running; // in a slot
     int32_t waiting; // in the queue, those preempted included
+    // Used: by sequences. Blocks that are only cached are free: they are evicted when needed.
     int32_t blocks_total[QN_MAX_KV_GROUPS], blocks_used[QN_MAX_KV_GROUPS];
+    int32_t blocks_cached[QN_MAX_KV_GROUPS]; // of the free ones
     int64_t waiting_tokens; // prompt tokens of those in the queue
     uint64_t steps;         // committed or failed
     uint64_t preemptions;
-    uint64_t prompt_tokens; // computed; each once, however often its sequence was preempted
+    uint64_t prompt_tokens; // computed; each once, however often its sequence was preempted, and
+                            // not those whose KV was there
     uint64_t generated_tokens;
+    // Prompt tokens that were looked up in the prefix cache and found there, of first admissions.
+    uint64_t prefix_queries, prefix_hits;
+    uint64_t prefix_evictions; // blocks
+    uint64_t forks;            // requests that began with another's blocks (fork_of)
+    uint64_t recomputed_tokens; // rows computed a second time after a preemption
 } qn_sched_stats;
 void qn_sched_stats_get(const qn_sched *s, qn_sched_stats *out);
 

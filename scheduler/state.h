@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "scheduler/block_pool.h"
 #include "scheduler/id_map.h"
+#include "scheduler/prefix_cache.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/wait_queue.h"
 
@@ -21,6 +22,11 @@ enum {
     // takes them from somebody.
     QN_SCHED_MAX_STALLS = 2,
     QN_SCHED_MAX_STOP_IDS = 1024,
+    // Waiters that one step passes because another request's prompt is not done (fork_of).
+    QN_SCHED_FORK_WINDOW = 128,
+    // Steps in which a waiter that did not fit is not looked up again in the prefix cache, as long as
+    // it would not fit even if all that was found were in use by others.
+    QN_SCHED_LOOKUP_PAUSE = 8,
 };
 
 typedef enum qn_seq_state {
@@ -39,6 +45,13 @@ typedef struct qn_seq {
     bool aborting;     // abort was asked for; FINISHED(abort) when drained
     bool ended;        // FINISHED was given
     bool dropped;      // ended, taken, and out of the id map, but still draining
+    bool poisoned;     // a step of it failed: its KV is not to be trusted
+    bool skip_cache_read;
+    bool scheduled;    // was admitted once
+    bool has_copy;     // copy_src is held, the copy is not planned
+    bool copying;      // ... is in a step under way
+    bool rewound;      // its blocks were published from the first on once more
+    uint8_t lookup_pause;
     int32_t slot;      // -1: none
     int32_t n_prompt, n_output; // tokens known: the first n_prompt + n_output of tokens[]
     int32_t n_pending;          // tokens that uncommitted steps will bring
@@ -51,6 +64,12 @@ typedef struct qn_seq {
     int32_t n_table[QN_MAX_KV_GROUPS];    // table entries; those from first_live on are held
     int32_t quota[QN_MAX_KV_GROUPS];      // blocks that it is sure to get, those held included
     int32_t *tokens;                      // [n_prompt + max_output]
+    // Blocks that the prefix cache knows of it, and the node of the last of them (-1: none).
+    int32_t n_published, chain;
+    uint32_t chain_generation;
+    int32_t hint;                         // blocks that its last look-up found
+    int32_t copy_src[QN_MAX_KV_GROUPS];   // held while has_copy or copying; -1: none
+    int32_t returning[QN_MAX_KV_GROUPS];  // DRAINING: its blocks that nobody else had
     // Used at its begin and end.
     uint64_t id, arrival;
     int32_t priority;
@@ -58,6 +77,10 @@ typedef struct qn_seq {
     int32_t *stop_ids; // sorted; behind tokens, in its allocation
     int32_t preemptions, overtaken;
     int32_t n_counted; // prompt tokens already in stats.prompt_tokens
+    int32_t n_cached, most_computed;
+    qn_prefix_salt *salt; // held
+    int32_t fork_of;      // a record; -1: none
+    uint64_t fork_arrival; // tells whether that record is still the same request's
     double arrived, first_scheduled, first_token;
 } qn_seq;
 
@@ -89,7 +112,10 @@ struct qn_sched {
 
     qn_block_pool pools[QN_MAX_KV_GROUPS];
     int32_t reserved[QN_MAX_KV_GROUPS]; // free blocks that quotas promise
-    int32_t draining[QN_MAX_KV_GROUPS]; // blocks held by draining sequences
+    int32_t draining[QN_MAX_KV_GROUPS]; // blocks that draining sequences will give back
+    qn_prefix_cache cache;
+    int32_t *found;                     // [blocks_per_seq]: nodes of the last look-up
+    int32_t *seen[QN_MAX_KV_GROUPS];    // [n_blocks]: for qn_sched_check
 
     uint64_t next_step, next_arrival;
     int32_t n_in_flight;
@@ -103,6 +129,7 @@ struct qn_sched {
     int32_t *taken, n_taken; // records whose FINISHED was taken by the last take
 
     uint64_t steps, preemptions, prompt_tokens, generated_tokens;
+    uint64_t prefix_queries, prefix_hits, forks, recomputed_tokens;
 };
 
 static inline int32_t *qn_seq_table(const qn_sched *s, const qn_seq *x, int32_t g) {
@@ -153,5 +180,27 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan);
 void qn_seq_set_quota(qn_sched *s, qn_seq *x, int32_t g, int32_t quota);
 // RUNNING -> DRAINING, and on at once if it is in no step.
 void qn_seq_leave(qn_sched *s, qn_seq *x);
+
+// What an admission can begin with (reuse.c).
+typedef struct qn_reuse {
+    int32_t n_tokens;                 // positions whose KV is there
+    int32_t n_blocks;                 // table entries that are shared
+    int32_t n_copies;                 // 1: the entry after them begins as a copy of the parent's
+    const qn_seq *parent;             // whose; NULL: the prefix cache's, s->found
+    int32_t first[QN_MAX_KV_GROUPS];  // the first entry needed; those before are -1
+    int32_t idle[QN_MAX_KV_GROUPS];   // of the shared blocks: those that nobody has now
+} qn_reuse;
+
+typedef enum qn_fork_state { QN_FORK_NONE, QN_FORK_WAITS, QN_FORK_READY } qn_fork_state;
+
+// A waiting x with fork_of: whether it is to wait for it. READY: *out says what there is.
+qn_fork_state qn_seq_fork_state(const qn_sched *s, qn_seq *x, qn_reuse *out);
+// The longest usable prefix of x in the cache; leaves its nodes in s->found.
+void qn_seq_look_up(qn_sched *s, const qn_seq *x, qn_reuse *out);
+// x, just admitted, begins with it.
+void qn_seq_begin_with(qn_sched *s, qn_seq *x, const qn_reuse *r);
+// Publishes x's full blocks of its first n_tokens positions, which committed steps have written.
+void qn_seq_publish(qn_sched *s, qn_seq *x, int32_t n_tokens);
+void qn_seq_drop_copy(qn_sched *s, qn_seq *x);
 
 #endif

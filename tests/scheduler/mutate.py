@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SOURCES = ["block_pool.c", "id_map.c", "plan.c", "scheduler.c", "wait_queue.c", "state.h"]
+SOURCES = ["block_pool.c", "id_map.c", "plan.c", "prefix_cache.c", "reuse.c", "scheduler.c", "wait_queue.c", "state.h"]
 SWAPS = [
     (r"(?<![<>=!\-])<(?![<=])", ["<=", ">="]), (r"<=", ["<", ">"]),
     (r"(?<![<>=!\-])>(?![>=])", [">=", "<="]), (r">=", [">", "<"]),

@@ -14,6 +14,8 @@ enum {
     VOCAB = 48,
     MAX_LIVE = 256,
     MAX_STEP_SEQS = 64,
+    DOCUMENTS = 6,
+    DOCUMENT_TOKENS = 160,
     DEPTH = 2,
     // What the scheduler promises (scheduler/state.h), said again here.
     MAX_PREEMPTIONS = 4,
@@ -25,6 +27,11 @@ typedef struct request {
     int32_t n_prompt, max_output, min_tokens;
     int32_t stops[3], n_stops;
     int32_t priority;
+    int32_t salt;         // 0: none
+    bool skip_cache;
+    uint64_t parent;      // the uid of the request that it is a fork of; 0: none
+    uint64_t *history;    // [as ref]: the hash of salt and tokens up to there
+    int32_t n_history;
     int32_t n_ref;   // tokens in ref
     int32_t *ref;    // prompt and what the model says after it, alone; grows as needed
     int32_t *rows;   // [outputs]: the logit row that gave it
@@ -45,7 +52,7 @@ typedef struct request {
 } request;
 
 typedef struct cell {
-    uint64_t uid;
+    uint64_t history; // of its position
     int32_t pos, token;
 } cell;
 
@@ -65,14 +72,19 @@ typedef struct sim {
     int32_t lookahead;
     bool ample; // blocks for all: then nobody may be left out or preempted
     bool faults, aborts, one_priority, lazy_events;
-    double arrival_rate;
+    double arrival_rate, forks;
     request *live[MAX_LIVE];
     int32_t n_live;
+    request *gone[MAX_LIVE]; // their ends were handled, but a step under way has rows of them
+    int32_t n_gone;
+    int32_t documents[DOCUMENTS][DOCUMENT_TOKENS]; // what prompts begin with
+    double repeats;                                // how often
     uint64_t next_uid, next_id, forgotten_id;
     flight flights[DEPTH + 1]; // [0..n_flights): uncommitted, oldest first; the last is scratch
     int32_t n_flights;
     cell *kv[QN_MAX_KV_GROUPS];
-    uint64_t *owners[QN_MAX_KV_GROUPS];
+    uint64_t *users[QN_MAX_KV_GROUPS];   // whose table it is in; SEVERAL
+    uint64_t *writers[QN_MAX_KV_GROUPS]; // who writes to it
     int32_t *last; // [max_seqs]: the device's last sampled id of a slot
     uint64_t prompt_tokens, tokens;
     qn_sched_stats before;
@@ -80,6 +92,9 @@ typedef struct sim {
     char *message;
     int message_size;
 } sim;
+
+#define SEVERAL UINT64_MAX
+static const char *const salts[] = {"", "a", "b", "a longer salt"};
 
 // ---- chance ----
 
@@ -142,6 +157,15 @@ static int32_t ref_token(const sim *m, request *r, int32_t pos) {
     return r->ref[pos];
 }
 
+// Two requests with the same history up to a position have the same KV there.
+static uint64_t history(const sim *m, request *r, int32_t pos) {
+    for (; r->n_history <= pos; r->n_history++) {
+        uint64_t before = r->n_history > 0 ? r->history[r->n_history - 1] : (uint64_t)r->salt + 99;
+        r->history[r->n_history] = mix(before, r->n_history, ref_token(m, r, r->n_history));
+    }
+    return r->history[pos];
+}
+
 static request *find_id(sim *m, uint64_t id) {
     for (int32_t i = 0; i < m->n_live; i++) {
         if (m->live[i]->id == id) return m->live[i];
@@ -151,6 +175,9 @@ static request *find_id(sim *m, uint64_t id) {
 static request *find_uid(sim *m, uint64_t uid) {
     for (int32_t i = 0; i < m->n_live; i++) {
         if (m->live[i]->uid == uid) return m->live[i];
+    }
+    for (int32_t i = 0; i < m->n_gone; i++) {
+        if (m->gone[i]->uid == uid) return m->gone[i];
     }
     return NULL;
 }
@@ -170,10 +197,55 @@ static void free_request(request *r) {
     if (!r) return;
     free(r->ref);
     free(r->rows);
+    free(r->history);
     free(r);
 }
 
-static bool add_request(sim *m) {
+static bool in_flight(const sim *m, uint64_t uid) {
+    for (int32_t f = 0; f < m->n_flights; f++) {
+        for (int32_t i = 0; i < m->flights[f].plan->n_seqs; i++) {
+            if (m->flights[f].uids[i] == uid) return true;
+        }
+    }
+    return false;
+}
+
+static void free_gone(sim *m) {
+    for (int32_t i = 0; i < m->n_gone;) {
+        if (in_flight(m, m->gone[i]->uid)) {
+            i++;
+            continue;
+        }
+        free_request(m->gone[i]);
+        m->gone[i] = m->gone[--m->n_gone];
+    }
+}
+
+// A fork that may have to wait for another request's prompt.
+static bool waits_for_parent(sim *m, const request *r) {
+    const request *p = r->parent ? find_uid(m, r->parent) : NULL;
+    return p && !p->over;
+}
+
+// The prompt: new, a document's beginning, or what another request holds, prompt and outputs.
+static void write_prompt(sim *m, request *r) {
+    for (int32_t i = 0; i < r->n_prompt; i++) r->ref[i] = between(m, 0, VOCAB - 1);
+    if (!chance(m, m->repeats)) return;
+    const int32_t *from = m->documents[between(m, 0, DOCUMENTS - 1)];
+    int32_t n = DOCUMENT_TOKENS;
+    if (m->n_live > 0 && chance(m, 0.3)) {
+        const request *o = m->live[between(m, 0, m->n_live - 1)];
+        from = o->ref;
+        n = o->n_prompt + o->n_done;
+        r->salt = o->salt;
+    }
+    n = QN_MIN(n, r->n_prompt);
+    if (chance(m, 0.5)) n = between(m, 0, n);
+    memcpy(r->ref, from, (size_t)n * sizeof *from);
+}
+
+// fork_of: NULL, or a live request whose prompt this one gets.
+static bool add_request(sim *m, const request *fork_of) {
     const qn_sched_config *c = &m->config;
     request *r = calloc(1, sizeof *r);
     EXPECT(r, "out of memory");
@@ -182,7 +254,7 @@ static bool add_request(sim *m) {
     m->forgotten_id = 0;
     int32_t longest = chance(m, 0.1) ? c->max_len + 2 : chance(m, 0.3) ? c->max_len - 1
                                                                        : c->max_len / 4 + 1;
-    r->n_prompt = between(m, 1, QN_MAX(longest, 1));
+    r->n_prompt = fork_of ? fork_of->n_prompt : between(m, 1, QN_MAX(longest, 1));
     int32_t max_tokens = chance(m, 0.1) ? INT32_MAX : between(m, 1, c->max_len);
     if (chance(m, 0.2)) max_tokens = between(m, 1, 2);
     r->min_tokens = chance(m, 0.3) ? between(m, 0, QN_MIN(max_tokens, 8)) : 0;
@@ -201,11 +273,20 @@ static bool add_request(sim *m) {
     size_t n = (size_t)r->n_prompt + (size_t)r->max_output + 4;
     r->ref = calloc(n, sizeof *r->ref);
     r->rows = calloc(n, sizeof *r->rows);
-    if (!r->ref || !r->rows) {
+    r->history = calloc(n, sizeof *r->history);
+    if (!r->ref || !r->rows || !r->history) {
         free_request(r);
         return fail(m, "out of memory");
     }
-    for (int32_t i = 0; i < r->n_prompt; i++) r->ref[i] = between(m, 0, VOCAB - 1);
+    r->salt = chance(m, 0.7) ? 0 : between(m, 0, 3);
+    r->skip_cache = chance(m, 0.1);
+    write_prompt(m, r);
+    if (fork_of) {
+        r->salt = fork_of->salt;
+        memcpy(r->ref, fork_of->ref, (size_t)r->n_prompt * sizeof *r->ref);
+        r->parent = fork_of->uid;
+        if (!fork_of->over) r->priority = fork_of->priority;
+    }
     r->n_ref = r->n_prompt;
 
     qn_sched_stats stats;
@@ -221,7 +302,12 @@ static bool add_request(sim *m) {
                           .stop_ids = r->stops,
                           .n_stop_ids = r->n_stops,
                           .adapter = -1,
-                          .priority = r->priority};
+                          .priority = fork_of ? between(m, -9, 9) : r->priority,
+                          .cache_salt = salts[r->salt],
+                          .cache_salt_len = strlen(salts[r->salt]),
+                          .skip_cache_read = r->skip_cache,
+                          .fork_of = fork_of ? fork_of->id : chance(m, 0.1) ? 999999999 : 0};
+    if (fork_of && fork_of->over) q.priority = r->priority;
     qn_error err = {0};
     qn_status status = qn_sched_add(m->s, &q, m->now, &err);
     qn_status expected = too_long ? QN_ERR_LIMIT : busy ? QN_ERR_BUSY : QN_OK;
@@ -270,6 +356,12 @@ static double keys_of(const sim *m, int32_t pos, int32_t rows) {
     return keys / m->config.n_groups; // all groups of a simulation have the same number of layers
 }
 
+static void mark(sim *m, int32_t g, int32_t block, uint64_t uid, bool written) {
+    uint64_t *user = &m->users[g][block];
+    *user = *user == 0 || *user == uid ? uid : SEVERAL;
+    if (written) m->writers[g][block] = uid;
+}
+
 static bool check_table(sim *m, const qn_step_plan *plan, const qn_plan_seq *p, uint64_t uid) {
     for (int32_t g = 0; g < m->config.n_groups; g++) {
         const int32_t *table = qn_plan_blocks(plan) + p->block_start[g];
@@ -280,44 +372,63 @@ static bool check_table(sim *m, const qn_step_plan *plan, const qn_plan_seq *p, 
             EXPECT(table[b] >= 0, "a visible block is missing");
         }
         for (int32_t b = 0; b < p->n_blocks[g]; b++) {
-            if (table[b] < 0) continue;
-            uint64_t *owner = &m->owners[g][table[b]];
-            EXPECT(*owner == 0 || *owner == uid, "block %d of group %d is in two sequences", table[b],
-                   g);
-            *owner = uid;
+            if (table[b] >= 0) mark(m, g, table[b], uid, b >= p->position / m->config.block_size);
         }
     }
     return true;
 }
 
-static void mark_owners(sim *m) {
+// Who uses which block in the steps under way.
+static void mark_users(sim *m) {
     for (int32_t g = 0; g < m->config.n_groups; g++) {
-        memset(m->owners[g], 0, (size_t)m->config.n_blocks[g] * sizeof *m->owners[g]);
+        memset(m->users[g], 0, (size_t)m->config.n_blocks[g] * sizeof *m->users[g]);
+        memset(m->writers[g], 0, (size_t)m->config.n_blocks[g] * sizeof *m->writers[g]);
         for (int32_t f = 0; f < m->n_flights; f++) {
             const qn_step_plan *plan = m->flights[f].plan;
             for (int32_t i = 0; i < plan->n_seqs; i++) {
                 const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
                 for (int32_t b = 0; b < p->n_blocks[g]; b++) {
                     int32_t id = qn_plan_blocks(plan)[p->block_start[g] + b];
-                    if (id >= 0) m->owners[g][id] = m->flights[f].uids[i];
+                    if (id < 0) continue;
+                    mark(m, g, id, m->flights[f].uids[i], b >= p->position / m->config.block_size);
                 }
             }
         }
     }
 }
 
+static bool check_users(sim *m, const flight *f) {
+    for (int32_t g = 0; g < m->config.n_groups; g++) {
+        for (int32_t b = 0; b < m->config.n_blocks[g]; b++) {
+            EXPECT(m->writers[g][b] == 0 || m->users[g][b] == m->writers[g][b],
+                   "block %d of group %d is written to and in two sequences", b, g);
+        }
+    }
+    for (int32_t i = 0; i < f->plan->n_copies; i++) {
+        const qn_plan_copy *c = &qn_plan_copies(f->plan)[i];
+        EXPECT(m->writers[c->group][c->dst] != 0, "a copy to a block that nobody writes to");
+        for (int32_t k = 0; k < f->plan->n_copies; k++) {
+            const qn_plan_copy *o = &qn_plan_copies(f->plan)[k];
+            EXPECT(o->group != c->group || (o->src != c->dst && (k == i || o->dst != c->dst)),
+                   "a copy of a copy, or two to one block");
+        }
+    }
+    m->totals->copies += (uint64_t)f->plan->n_copies;
+    return true;
+}
+
 static bool check_admission(sim *m, request *r) {
     r->started = true;
     for (int32_t i = 0; i < m->n_live && m->ample; i++) {
         const request *o = m->live[i];
-        if (o->started || o->over) continue;
+        if (o->started || o->over || waits_for_parent(m, o)) continue;
         EXPECT(o->priority > r->priority || (o->priority == r->priority && o->uid > r->uid),
                "admitted out of order though all fits");
     }
     if (!m->one_priority) return true;
     for (int32_t i = 0; i < m->n_live; i++) {
         request *o = m->live[i];
-        if (o->started || o->over || o->uid >= r->uid) continue;
+        if (o->started || o->over || o->uid >= r->uid || waits_for_parent(m, o)) continue;
         m->totals->overtakes++;
         EXPECT(++o->overtaken <= MAX_OVERTAKEN, "a waiter was overtaken too often");
     }
@@ -371,6 +482,9 @@ static bool check_conserving(sim *m, const flight *f, bool has_window) {
     EXPECT(has_window || got >= least, "the first prompt got %d rows, not %d", got, least);
     qn_sched_stats stats;
     qn_sched_stats_get(m->s, &stats);
+    for (int32_t i = 0; i < m->n_live; i++) {
+        stats.waiting -= !m->live[i]->started && waits_for_parent(m, m->live[i]);
+    }
     if (m->ample && c->max_step_seconds == 0 && stats.waiting > 0) {
         EXPECT(plan->n_rows == c->max_rows || stats.running >= QN_MIN(c->max_seqs, c->max_rows),
                "%d wait, %d run, %d rows", stats.waiting, stats.running, plan->n_rows);
@@ -385,7 +499,7 @@ static bool check_plan(sim *m, flight *f) {
     EXPECT(qn_step_plan_valid(plan, c->block_size, c->n_blocks, VOCAB, &reason), "plan: %s", reason);
     EXPECT(plan->n_rows > 0 && plan->n_rows <= c->max_rows, "%d rows", plan->n_rows);
     EXPECT(plan->n_seqs <= c->max_seqs, "%d sequences", plan->n_seqs);
-    mark_owners(m);
+    mark_users(m);
     double seconds = m->model.base, keys = 0;
     int32_t prompts = 0, prompt_rows = 0;
     bool in_slot[MAX_STEP_SEQS] = {false};
@@ -402,15 +516,29 @@ static bool check_plan(sim *m, flight *f) {
         EXPECT(info.n_prompt == r->n_prompt && info.n_output == r->n_done && info.arrived == r->arrived,
                "info of a planned request");
         EXPECT(info.preemptions <= MAX_PREEMPTIONS, "%d preemptions", info.preemptions);
-        if (!r->started && !check_admission(m, r)) return false;
+        bool begins = !r->started;
+        if (begins && !check_admission(m, r)) return false;
         if (info.preemptions > r->preemptions) {
-            EXPECT(p->position == 0 && !m->ample, "a preempted sequence goes on at %d", p->position);
+            EXPECT(!m->ample, "preempted though there are blocks for all");
             r->preemptions = info.preemptions;
+            begins = true;
+            m->totals->returned_hits += p->position > 0;
         } else {
-            EXPECT(p->position == r->next_pos, "row at %d, not %d", p->position, r->next_pos);
+            EXPECT(begins || p->position == r->next_pos, "row at %d, not %d", p->position,
+                   r->next_pos);
         }
         int32_t known = r->n_prompt + r->n_done;
-        if (p->position == 0) r->goal = known;
+        if (begins) {
+            r->goal = known;
+            bool forked = r->parent && p->position == r->n_prompt - 1 && r->preemptions == 0;
+            EXPECT(p->position >= 0 && p->position < known, "begins at %d of %d", p->position, known);
+            EXPECT(p->position == 0 || forked ||
+                       (c->enable_prefix_caching && !r->skip_cache &&
+                        p->position % c->block_size == 0), "begins at %d", p->position);
+            EXPECT(r->preemptions > 0 || info.n_cached == p->position, "%d cached, begins at %d",
+                   info.n_cached, p->position);
+            m->totals->cached_tokens += (uint64_t)p->position;
+        }
         r->next_pos = p->position + p->query_len;
         r->n_idle = 0;
         int32_t pending = r->next_pos > known;
@@ -428,6 +556,7 @@ static bool check_plan(sim *m, flight *f) {
         if (!check_table(m, plan, p, r->uid)) return false;
         keys += keys_of(m, p->position, p->query_len);
     }
+    if (!check_users(m, f)) return false;
     double planned_keys = qn_sched_plan_keys(m->s, plan);
     EXPECT(planned_keys > keys * 0.999999 && planned_keys < keys * 1.000001, "%g keys, not %g",
            planned_keys, keys);
@@ -450,7 +579,7 @@ static bool check_plan(sim *m, flight *f) {
         if (info.preemptions > r->preemptions) continue; // on its way out
         if (r->next_pos == r->n_prompt + r->max_output - 1) continue; // its last token is to come
         m->totals->stalled++;
-        if (r->next_pos < r->goal) {
+        if (!r->started || r->next_pos < r->goal) {
             stopped_prompts++;
         } else {
             EXPECT(!m->ample, "a stream was left out");
@@ -487,20 +616,28 @@ static bool execute(sim *m, flight *f) {
     const qn_step_plan *plan = f->plan;
     int32_t size = m->config.block_size;
     f->executed = true;
+    for (int32_t i = 0; i < plan->n_copies; i++) {
+        const qn_plan_copy *c = &qn_plan_copies(plan)[i];
+        memcpy(&m->kv[c->group][c->dst * size], &m->kv[c->group][c->src * size],
+               (size_t)size * sizeof(cell));
+    }
     for (int32_t i = 0; i < plan->n_seqs; i++) { // all rows write before any reads
         const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
         request *r = find_uid(m, f->uids[i]);
         for (int32_t row = 0; row < p->query_len; row++) {
             int32_t pos = p->position + row, token = qn_plan_tokens(plan)[p->query_start + row];
             if (token == QN_TOKEN_PENDING) token = m->last[p->slot];
-            if (r && !r->poisoned) {
+            EXPECT(r, "rows of nobody");
+            if (!r->poisoned) {
                 EXPECT(token == ref_token(m, r, pos), "token %d at position %d, not %d", token, pos,
                        ref_token(m, r, pos));
             }
             for (int32_t g = 0; g < m->config.n_groups; g++) {
                 int32_t block = qn_plan_blocks(plan)[p->block_start[g] + pos / size];
                 EXPECT(block >= 0, "a row writes to a block that was given back");
-                m->kv[g][block * size + pos % size] = (cell){f->uids[i], pos, token};
+                // Whoever lost a step writes what nobody may read.
+                m->kv[g][block * size + pos % size] =
+                    (cell){r->poisoned ? 0 : history(m, r, pos), pos, token};
             }
         }
     }
@@ -519,9 +656,10 @@ static bool execute(sim *m, flight *f) {
                 for (int32_t j = first; j <= pos; j += wants_logits || j == pos ? 1 : pos - j) {
                     EXPECT(table[j / size] >= 0, "a row reads a block that was given back");
                     const cell *k = &m->kv[g][table[j / size] * size + j % size];
-                    EXPECT((k->uid == f->uids[i] && k->pos == j) || (r && r->poisoned) || !r,
-                           "a row at %d of %llu reads a cell of %llu at %d", pos,
-                           (unsigned long long)f->uids[i], (unsigned long long)k->uid, k->pos);
+                    EXPECT((k->pos == j && k->history == history(m, r, j)) || r->poisoned,
+                           "a row at %d of %llu reads at %d what was written for %d after %s", pos,
+                           (unsigned long long)f->uids[i], j, k->pos,
+                           k->history == history(m, r, j) ? "its own history" : "another history");
                     h = mix(h, j, k->token);
                 }
             }
@@ -589,6 +727,7 @@ static bool commit_step(sim *m) {
     memmove(&m->flights[0], &m->flights[1], DEPTH * sizeof f);
     m->flights[DEPTH] = f;
     m->n_flights--;
+    free_gone(m);
     return check(m, failed ? "commit_failed" : "commit");
 }
 
@@ -636,7 +775,10 @@ static bool take_events(sim *m) {
             for (int32_t k = 0; k < m->n_live; k++) {
                 if (m->live[k] == r) m->live[k] = m->live[--m->n_live];
             }
-            free_request(r);
+            // What it wrote may still be published when it has drained.
+            EXPECT(m->n_gone < MAX_LIVE, "too many are gone");
+            m->gone[m->n_gone++] = r;
+            free_gone(m);
         }
     }
     qn_sched_seq_info info;
@@ -677,6 +819,19 @@ static void choose(sim *m) {
     m->aborts = chance(m, 0.5);
     m->one_priority = chance(m, 0.7);
     m->lazy_events = chance(m, 0.1);
+    c->enable_prefix_caching = chance(m, 0.75);
+    c->prefix_hash_seed = next(m);
+    c->prefix_hash_mask = chance(m, 0.5) ? 0 : chance(m, 0.5) ? 1 : 0xf0;
+    m->repeats = chance(m, 0.2) ? 0 : 0.7;
+    m->forks = chance(m, 0.5) ? 0 : 0.3;
+    for (int32_t d = 0; d < DOCUMENTS; d++) {
+        for (int32_t i = 0; i < DOCUMENT_TOKENS; i++) m->documents[d][i] = between(m, 0, VOCAB - 1);
+        // Some begin alike.
+        if (d > 0 && chance(m, 0.5)) {
+            memcpy(m->documents[d], m->documents[d - 1],
+                   (size_t)between(m, 1, DOCUMENT_TOKENS - 1) * sizeof(int32_t));
+        }
+    }
     m->arrival_rate = chance(m, 0.3) ? 0.9 : chance(m, 0.5) ? 0.3 : 0.08;
 }
 
@@ -687,8 +842,9 @@ static bool set_up(sim *m) {
     for (int32_t g = 0; g < m->config.n_groups; g++) {
         size_t n = (size_t)m->config.n_blocks[g];
         m->kv[g] = calloc(n * (size_t)m->config.block_size, sizeof *m->kv[g]);
-        m->owners[g] = calloc(n, sizeof *m->owners[g]);
-        EXPECT(m->kv[g] && m->owners[g], "out of memory");
+        m->users[g] = calloc(n, sizeof *m->users[g]);
+        m->writers[g] = calloc(n, sizeof *m->writers[g]);
+        EXPECT(m->kv[g] && m->users[g] && m->writers[g], "out of memory");
     }
     m->last = calloc((size_t)m->config.max_seqs, sizeof *m->last);
     EXPECT(m->last, "out of memory");
@@ -702,9 +858,11 @@ static bool set_up(sim *m) {
 
 static void tear_down(sim *m) {
     for (int32_t i = 0; i < m->n_live; i++) free_request(m->live[i]);
+    for (int32_t i = 0; i < m->n_gone; i++) free_request(m->gone[i]);
     for (int32_t g = 0; g < QN_MAX_KV_GROUPS; g++) {
         free(m->kv[g]);
-        free(m->owners[g]);
+        free(m->users[g]);
+        free(m->writers[g]);
     }
     for (int32_t i = 0; i <= DEPTH; i++) {
         free(m->flights[i].plan);
@@ -746,7 +904,14 @@ static bool drive(sim *m, int64_t steps) {
         if (arriving && chance(m, m->arrival_rate)) {
             int32_t n = chance(m, 0.05) ? between(m, 1, 30) : 1;
             for (; n > 0 && m->n_live < MAX_LIVE; n--) {
-                if (!add_request(m)) return false;
+                if (!add_request(m, NULL)) return false;
+            }
+            int32_t copies = m->n_live > 0 && chance(m, m->forks) ? between(m, 1, 5) : 0;
+            const request *of = copies ? m->live[chance(m, 0.5) ? m->n_live - 1
+                                                                : between(m, 0, m->n_live - 1)]
+                                       : NULL;
+            for (; copies > 0 && m->n_live < MAX_LIVE; copies--) {
+                if (!add_request(m, of)) return false;
             }
         }
         if (m->aborts && chance(m, 0.03) && !abort_one(m)) return false;
@@ -777,8 +942,18 @@ static bool drive(sim *m, int64_t steps) {
     }
     EXPECT(stats.running == 0 && stats.waiting == 0 && stats.waiting_tokens == 0, "idle counts");
     EXPECT(stats.generated_tokens == m->tokens, "generated tokens");
-    EXPECT(m->faults || m->aborts || stats.prompt_tokens == m->prompt_tokens, "prompt tokens");
-    EXPECT(stats.prompt_tokens >= m->prompt_tokens, "prompt tokens");
+    bool reuse = m->config.enable_prefix_caching || m->forks > 0;
+    EXPECT(m->faults || m->aborts || reuse || stats.prompt_tokens == m->prompt_tokens,
+           "prompt tokens");
+    EXPECT(reuse || stats.prompt_tokens >= m->prompt_tokens, "prompt tokens");
+    EXPECT(stats.prefix_hits <= stats.prefix_queries, "hits");
+    EXPECT(m->config.enable_prefix_caching || (stats.prefix_queries == 0 && stats.blocks_cached[0] == 0),
+           "cached though caching is off");
+    m->totals->prefix_queries += stats.prefix_queries;
+    m->totals->prefix_hits += stats.prefix_hits;
+    m->totals->evictions += stats.prefix_evictions;
+    m->totals->forks += stats.forks;
+    m->totals->recomputed += stats.recomputed_tokens;
     return true;
 }
 

@@ -3,8 +3,8 @@
 // KV cache, a fake model, a fake clock, all from one seed. After each call it asks the scheduler to
 // check itself, and checks from outside, knowing nothing of the scheduler's insides:
 //  - plans are well formed and within the budgets;
-//  - each KV cell that a row reads was written by the same sequence, for that position, with the
-//    token that belongs there, and blocks of a step under way are given to nobody else;
+//  - each KV cell that a row reads was written for that position after the row's own history: the
+//    same salt and the same tokens, up to it; a block that is written to is in nobody else's table;
 //  - each request gets the tokens that it gets alone (the model's next token is a hash of the
 //    tokens that the row can see), each once, from the right row, and exactly one terminal event,
 //    the right one;
@@ -20,6 +20,9 @@ typedef struct sim_totals { // added up over runs
     uint64_t lookahead_steps; // planned while another was uncommitted
     uint64_t stalled;         // running sequences that a step left out
     uint64_t overtakes;
+    uint64_t cached_tokens, prefix_queries, prefix_hits, evictions, forks, copies;
+    uint64_t returned_hits; // sequences that came back from a preemption and found KV of theirs
+    uint64_t recomputed;
 } sim_totals;
 
 // One run of about `steps` steps and then until all is finished. False: something is wrong; message

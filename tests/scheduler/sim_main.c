@@ -39,11 +39,17 @@ int main(int argc, char **argv) {
            t.stops, t.lengths, t.aborts, t.errors, t.refused);
     printf("preemptions %" PRIu64 ", stalls %" PRIu64 ", overtakes %" PRIu64 "\n", t.preemptions,
            t.stalled, t.overtakes);
+    printf("prefix cache: %" PRIu64 " of %" PRIu64 " prompt tokens found, %" PRIu64
+           " blocks evicted, %" PRIu64 " found their own again; forks %" PRIu64 ", copies %" PRIu64
+           ", recomputed rows %" PRIu64 "\n",
+           t.prefix_hits, t.prefix_queries, t.evictions, t.returned_hits, t.forks, t.copies,
+           t.recomputed);
     // A simulation that never comes into trouble tests nothing.
     bool full = seeds >= 100 && steps >= 500;
     if (full && (!t.stops || !t.lengths || !t.aborts || !t.errors || !t.refused ||
                  t.preemptions < seeds || t.stalled < seeds || !t.overtakes ||
-                 t.lookahead_steps < t.steps / 8)) {
+                 t.lookahead_steps < t.steps / 8 || t.prefix_hits < t.prefix_queries / 20 ||
+                 !t.evictions || !t.returned_hits || t.forks < seeds || t.copies < seeds)) {
         fprintf(stderr, "sim_scheduler: the traffic did not reach every case\n");
         return 1;
     }

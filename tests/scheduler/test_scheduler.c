@@ -603,7 +603,7 @@ static void a_smaller_plan_is_filled_as_far_as_it_goes(void **state) {
     open_with(c);
     assert_int_equal(plans[0]->cap_seqs, 4);
     assert_int_equal(plans[0]->cap_rows, 16);
-    assert_int_equal(plans[0]->cap_blocks, 20);
+    assert_int_equal(plans[0]->cap_blocks, 4 * 16); // tables may share blocks
     const struct {
         int32_t seqs, rows, blocks;
         int32_t planned;
