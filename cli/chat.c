@@ -15,8 +15,8 @@
 typedef struct chat {
     json_t *messages; // the conversation so far
     const char *system, *model_name, *prompt, *api_key;
-    int64_t max_tokens, seed, top_k;
-    double temperature, top_p, min_p;
+    int64_t max_tokens;
+    qn_sampling_flags sampling;
     qn_engine *engine; // or:
     qn_url url;
     bool remote;
@@ -37,18 +37,13 @@ static qn_status answer_local(chat *c, qn_buf *reply, qn_error *err) {
     qn_local_result result = {0};
     qn_status st = qn_prompt_from_chat(info, variables, (size_t)info->max_model_len, &ids, NULL, err);
     if (st == QN_OK) {
-        const qn_request request = {
+        qn_request request = {
             .prompt = ids.data,
             .n_prompt = (int32_t)ids.len,
             .max_tokens = (int32_t)c->max_tokens,
-            .has_seed = c->seed >= 0,
-            .seed = (uint64_t)c->seed,
-            .temperature = (float)(c->temperature >= 0 ? c->temperature : (double)info->temperature),
-            .top_p = (float)(c->top_p > 0 ? c->top_p : (double)info->top_p),
-            .min_p = (float)(c->min_p >= 0 ? c->min_p : (double)info->min_p),
-            .top_k = c->top_k >= 0 ? (int32_t)c->top_k : info->top_k,
             .n_logprobs = -1,
         };
+        qn_sampling_flags_apply(&c->sampling, info, &request);
         st = qn_local_run(c->engine, &request, false, true, qn_print_text, NULL, &result, err);
     }
     if (st == QN_OK) qn_buf_append(reply, result.text.data ? result.text.data : "", result.text.len);
@@ -102,11 +97,11 @@ static qn_status answer_remote(chat *c, qn_buf *reply, qn_error *err) {
     if (!body) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     if (!c->model_name) json_object_del(body, "model");
     if (c->max_tokens > 0) json_object_set_new(body, "max_tokens", json_integer(c->max_tokens));
-    if (c->seed >= 0) json_object_set_new(body, "seed", json_integer(c->seed));
-    if (c->temperature >= 0) json_object_set_new(body, "temperature", json_real(c->temperature));
-    if (c->top_p > 0) json_object_set_new(body, "top_p", json_real(c->top_p));
-    if (c->min_p >= 0) json_object_set_new(body, "min_p", json_real(c->min_p));
-    if (c->top_k >= 0) json_object_set_new(body, "top_k", json_integer(c->top_k));
+    if (c->sampling.seed >= 0) json_object_set_new(body, "seed", json_integer(c->sampling.seed));
+    if (c->sampling.temperature >= 0) json_object_set_new(body, "temperature", json_real(c->sampling.temperature));
+    if (c->sampling.top_p > 0) json_object_set_new(body, "top_p", json_real(c->sampling.top_p));
+    if (c->sampling.min_p >= 0) json_object_set_new(body, "min_p", json_real(c->sampling.min_p));
+    if (c->sampling.top_k >= 0) json_object_set_new(body, "top_k", json_integer(c->sampling.top_k));
     char *text = json_dumps(body, JSON_COMPACT);
     json_decref(body);
     if (!text) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
@@ -221,27 +216,23 @@ static int converse(chat *c) {
 }
 
 int qn_cli_chat(int argc, char **argv) {
-    chat c = {.seed = -1, .top_k = -1, .temperature = -1, .min_p = -1, .max_tokens = 0};
+    chat c = {0};
     const char *url = NULL;
     qn_engine_flags engine;
+    qn_sampling_flags_init(&c.sampling);
     qn_engine_flags_init(&engine);
     engine.max_num_seqs = 1;
-    qn_flag flags[11 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[6 + QN_SAMPLING_FLAG_COUNT + QN_ENGINE_FLAG_COUNT] = {
         {"url", 0, QN_FLAG_TEXT, &url, "URL", "talk to this server instead of a model file", 0, 0},
         {"model", 'm', QN_FLAG_TEXT, &c.model_name, "NAME", "with --url: the model's name", 0, 0},
         {"prompt", 'p', QN_FLAG_TEXT, &c.prompt, "TEXT", "ask this and leave", 0, 0},
         {"system", 0, QN_FLAG_TEXT, &c.system, "TEXT", "the system message", 0, 0},
         {"max-tokens", 'n', QN_FLAG_INT, &c.max_tokens, "N", "most tokens of an answer", 1, 1 << 28},
-        {"temperature", 0, QN_FLAG_FLOAT, &c.temperature, "T", "0: the likeliest token", 0, 100},
-        {"top-k", 0, QN_FLAG_INT, &c.top_k, "N", "only the N likeliest tokens; 0: all", 0, 1 << 22},
-        {"top-p", 0, QN_FLAG_FLOAT, &c.top_p, "P", "only the likeliest with this sum", 1e-9, 1},
-        {"min-p", 0, QN_FLAG_FLOAT, &c.min_p, "P",
-         "only those with P times the likeliest's probability", 0, 1},
-        {"seed", 0, QN_FLAG_INT, &c.seed, "N", "seed of the sampler (default: random)", 0, 0x1p62},
         {"api-key", 0, QN_FLAG_TEXT, &c.api_key, "KEY",
          "with --url: the key (better: QUERN_API_KEY in the environment)", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 11);
+    qn_sampling_flags_table(&c.sampling, flags + 6);
+    qn_engine_flags_table(&engine, flags + 6 + QN_SAMPLING_FLAG_COUNT);
     const qn_flag_set set = {
         .command = "chat",
         .usage = "quern chat MODEL [options]\n       quern chat --url URL [options]",

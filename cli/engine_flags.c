@@ -134,3 +134,30 @@ void qn_engine_flags_free(qn_engine_flags *f) {
     free(f->template_text);
     f->template_text = NULL;
 }
+
+void qn_sampling_flags_init(qn_sampling_flags *f) {
+    *f = (qn_sampling_flags){.seed = -1, .top_k = -1, .temperature = -1, .min_p = -1};
+}
+
+void qn_sampling_flags_table(qn_sampling_flags *f, qn_flag *rows) {
+    const qn_flag table[QN_SAMPLING_FLAG_COUNT] = {
+        {"temperature", 0, QN_FLAG_FLOAT, &f->temperature, "T",
+         "0: the likeliest token (default: the model's, else 1)", 0, 100},
+        {"top-k", 0, QN_FLAG_INT, &f->top_k, "N", "only the N likeliest tokens; 0: all", 0, 1 << 22},
+        {"top-p", 0, QN_FLAG_FLOAT, &f->top_p, "P", "only the likeliest with this sum", 1e-9, 1},
+        {"min-p", 0, QN_FLAG_FLOAT, &f->min_p, "P",
+         "only those with P times the likeliest's probability", 0, 1},
+        {"seed", 0, QN_FLAG_INT, &f->seed, "N", "seed of the sampler (default: random)", 0, 0x1p62},
+    };
+    memcpy(rows, table, sizeof table);
+}
+
+void qn_sampling_flags_apply(const qn_sampling_flags *f, const qn_engine_info *info,
+                             qn_request *request) {
+    request->has_seed = f->seed >= 0;
+    request->seed = (uint64_t)f->seed;
+    request->temperature = f->temperature >= 0 ? (float)f->temperature : info->temperature;
+    request->top_p = f->top_p > 0 ? (float)f->top_p : info->top_p;
+    request->min_p = f->min_p >= 0 ? (float)f->min_p : info->min_p;
+    request->top_k = f->top_k >= 0 ? (int32_t)f->top_k : info->top_k;
+}

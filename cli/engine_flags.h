@@ -27,4 +27,17 @@ void qn_engine_flags_table(qn_engine_flags *f, qn_flag *rows);
 int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out);
 void qn_engine_flags_free(qn_engine_flags *f);
 
+// The sampling flags of generate and chat. Unset ones (negative; top_p 0) mean the model's defaults.
+typedef struct qn_sampling_flags {
+    int64_t seed, top_k;
+    double temperature, top_p, min_p;
+} qn_sampling_flags;
+
+enum { QN_SAMPLING_FLAG_COUNT = 5 };
+void qn_sampling_flags_init(qn_sampling_flags *f);
+void qn_sampling_flags_table(qn_sampling_flags *f, qn_flag *rows);
+// Sets the request's sampling fields.
+void qn_sampling_flags_apply(const qn_sampling_flags *f, const qn_engine_info *info,
+                             qn_request *request);
+
 #endif

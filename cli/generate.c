@@ -11,8 +11,8 @@
 
 typedef struct options {
     const char *prompt, *ids;
-    int64_t n, seed, top_k, logprobs;
-    double temperature, top_p, min_p;
+    int64_t n, logprobs;
+    qn_sampling_flags sampling;
     bool json, ignore_eos, special, no_special;
 } options;
 
@@ -83,19 +83,14 @@ static int run(qn_engine *e, const options *o) {
         }
     }
     if (st == QN_OK) {
-        const qn_request request = {
+        qn_request request = {
             .prompt = ids.data,
             .n_prompt = (int32_t)QN_MIN(ids.len, (size_t)INT32_MAX),
             .max_tokens = (int32_t)o->n,
             .ignore_eos = o->ignore_eos,
-            .has_seed = o->seed >= 0,
-            .seed = (uint64_t)o->seed,
-            .temperature = (float)(o->temperature >= 0 ? o->temperature : (double)info->temperature),
-            .top_p = (float)(o->top_p > 0 ? o->top_p : (double)info->top_p),
-            .min_p = (float)(o->min_p >= 0 ? o->min_p : (double)info->min_p),
-            .top_k = o->top_k >= 0 ? (int32_t)o->top_k : info->top_k,
             .n_logprobs = o->logprobs >= 0 ? (int32_t)o->logprobs : -1,
         };
+        qn_sampling_flags_apply(&o->sampling, info, &request);
         st = qn_local_run(e, &request, o->special, false, o->json ? NULL : qn_print_text, NULL,
                           &result, &err);
     }
@@ -114,21 +109,15 @@ static int run(qn_engine *e, const options *o) {
 }
 
 int qn_cli_generate(int argc, char **argv) {
-    options o = {.n = 128, .seed = -1, .top_k = -1, .temperature = -1, .min_p = -1, .logprobs = -1};
+    options o = {.n = 128, .logprobs = -1};
+    qn_sampling_flags_init(&o.sampling);
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
     engine.max_num_seqs = 1;
-    qn_flag flags[13 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[8 + QN_SAMPLING_FLAG_COUNT + QN_ENGINE_FLAG_COUNT] = {
         {"prompt", 'p', QN_FLAG_TEXT, &o.prompt, "TEXT", "the text to go on with", 0, 0},
         {"ids", 0, QN_FLAG_TEXT, &o.ids, "1,2,3", "token ids instead of a text", 0, 0},
         {"n-predict", 'n', QN_FLAG_INT, &o.n, "N", "most tokens to generate", 1, 1 << 28},
-        {"temperature", 0, QN_FLAG_FLOAT, &o.temperature, "T",
-         "0: the likeliest token (default: the model's, else 1)", 0, 100},
-        {"top-k", 0, QN_FLAG_INT, &o.top_k, "N", "only the N likeliest tokens; 0: all", 0, 1 << 22},
-        {"top-p", 0, QN_FLAG_FLOAT, &o.top_p, "P", "only the likeliest with this sum", 1e-9, 1},
-        {"min-p", 0, QN_FLAG_FLOAT, &o.min_p, "P",
-         "only those with P times the likeliest's probability", 0, 1},
-        {"seed", 0, QN_FLAG_INT, &o.seed, "N", "seed of the sampler (default: random)", 0, 0x1p62},
         {"logprobs", 0, QN_FLAG_INT, &o.logprobs, "N", "with --json: log probabilities", 0, 20},
         {"json", 0, QN_FLAG_BOOL, &o.json, NULL, "one JSON object at the end", 0, 0},
         {"ignore-eos", 0, QN_FLAG_BOOL, &o.ignore_eos, NULL, "do not stop at the end token", 0, 0},
@@ -136,7 +125,8 @@ int qn_cli_generate(int argc, char **argv) {
         {"no-parse-special", 0, QN_FLAG_BOOL, &o.no_special, NULL,
          "special tokens' names in the prompt are plain text", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 13);
+    qn_sampling_flags_table(&o.sampling, flags + 8);
+    qn_engine_flags_table(&engine, flags + 8 + QN_SAMPLING_FLAG_COUNT);
     const qn_flag_set set = {
         .command = "generate",
         .usage = "quern generate MODEL -p TEXT [options]",
