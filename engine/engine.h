@@ -96,7 +96,26 @@ typedef struct qn_request {
     float temperature, top_p, min_p;
     int32_t top_k;
     int32_t n_logprobs; // -1: none
+    // What follows is applied before the temperature, in the order of backend/sampling.h; all copied.
+    float repetition_penalty; // over prompt and output; 0 or 1: off
+    float presence_penalty, frequency_penalty; // -2 to 2; over the output
+    const int32_t *bias_ids;  // logit_bias
+    const float *biases;      // -100 to 100
+    int32_t n_biases;         // at most QN_MAX_BIASES
+    const int32_t *allowed_ids; // only these can be sampled
+    int32_t n_allowed_ids;      // 0: all can
+    // A word's last id is not sampled where its ids before that are the end of the output.
+    const int32_t *bad_word_ids;  // one word's after the other
+    const int32_t *bad_word_lens; // 1 to QN_MAX_BAD_WORD_IDS
+    int32_t n_bad_words;          // at most QN_MAX_BAD_WORDS
 } qn_request;
+
+enum {
+    QN_MAX_REPETITION_PENALTY = 100,
+    QN_MAX_BIASES = 1024,
+    QN_MAX_BAD_WORDS = 256,
+    QN_MAX_BAD_WORD_IDS = 32,
+};
 
 // Checks and queues a request. Any thread. On success *handle names it until qn_engine_release; the
 // mailbox must outlive that. Errors: QN_ERR_INVALID (values; err says which field), QN_ERR_LIMIT (too

@@ -9,6 +9,10 @@
 //    generation then changes, so an old handle finds nothing.
 // 4. A request is `done` exactly once, by finish_request.
 // 5. Tokens are only appended by the engine thread, up to `cap`, which was reserved at submit.
+// 6. While the scheduler knows a request whose sampling looks at its own output (penalties, bad words
+//    of several tokens), no step is planned before the one under way is in: its last token would not
+//    be known. Everyone waits with it: one step in flight costs little, a sampler that is told the
+//    history a step late would cost the answer's sameness.
 #ifndef QN_ENGINE_INTERNAL_H
 #define QN_ENGINE_INTERNAL_H
 
@@ -38,10 +42,18 @@ typedef struct request {
     bool done;
     bool in_mailbox; // its handle waits in the mailbox
     qn_request params; // prompt and stop_ids point to the copies below
-    int32_t *prompt;   // freed once the scheduler has copied it
+    int32_t *prompt;   // freed once the scheduler has copied it, unless there are penalties
     int32_t stop_ids[2 * QN_MAX_STOP_IDS];
     int32_t n_stop_ids; // the effective ones
     uint64_t seed;
+    // The sampling fields' memory; params, allowed and bans point into it.
+    int32_t *sampling;
+    uint32_t *allowed; // bit mask; NULL: all
+    // Where there are bad words: the stop ids, the bad words of one id, room for the others' last ids.
+    int32_t *bans;
+    int32_t n_bans; // of the first two
+    bool has_penalties, needs_output;
+    bool counted; // in n_needs_output
     qn_mailbox *mailbox;
     // Output, guarded by lock.
     int32_t *ids;
@@ -91,6 +103,7 @@ struct qn_engine {
     qn_sched_row *results;  // [max_logits]
     qn_sched_event *events; // [cap_events]
     size_t cap_events;
+    int32_t n_needs_output; // requests that the scheduler knows (invariant 6); the engine thread's
     step_fit fit;
 
     pthread_mutex_t lock;
@@ -125,6 +138,13 @@ void request_append(qn_engine *e, request *r, int32_t id, const qn_sample *sampl
 // Under lock: the one terminal transition.
 void finish_request(qn_engine *e, request *r, qn_outcome outcome, int32_t stop_id,
                     const qn_error *error, double now);
+
+// sampling.c
+qn_status sampling_check(const qn_engine *e, const qn_request *q, qn_error *err);
+// At submit, after the stop ids: copies what r->params points to. free(r->sampling).
+qn_status sampling_copy(const qn_engine *e, request *r, qn_error *err);
+// What the sampler needs for the token at `position`. The engine thread's.
+void sampling_row(request *r, int32_t position, qn_sample_row *row);
 
 // loop.c
 void qn_engine_thread(void *arg);

@@ -51,6 +51,16 @@ static qn_outcome outcome_of(qn_finish f) {
     return QN_DONE_ERROR;
 }
 
+static void sample_error(const request *r, qn_error *error) {
+    if (r->allowed || r->params.n_bad_words > 0 || r->params.min_tokens > 0) {
+        qn_fail(error, QN_ERR_NUMERIC, "no token can be sampled: allowed_token_ids, bad_words and "
+                "min_tokens leave none, or the model's output is not a number");
+    } else {
+        qn_fail(error, QN_ERR_NUMERIC,
+                "the model's output for this request is not a number (NaN or infinite)");
+    }
+}
+
 // The scheduler's events to their requests. samples: of the step just committed, or NULL.
 static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step_error) {
     size_t n;
@@ -71,8 +81,7 @@ static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step
                 if (step_error && step_error->status != QN_OK) {
                     error = *step_error;
                 } else {
-                    qn_fail(&error, QN_ERR_NUMERIC,
-                            "the model's output for this request is not a number (NaN or infinite)");
+                    sample_error(r, &error);
                 }
             }
             finish_request(e, r, outcome_of(ev->finish), ev->stop_id, &error, now);
@@ -108,8 +117,12 @@ static void add_request(qn_engine *e, uint64_t handle) {
         r->added = false;
         finish_request(e, r, QN_DONE_ERROR, -1, &err, engine_now());
     } else {
-        free(r->prompt);
-        r->prompt = NULL;
+        r->counted = r->needs_output;
+        e->n_needs_output += r->counted;
+        if (!r->has_penalties) {
+            free(r->prompt);
+            r->prompt = NULL;
+        }
     }
     pthread_mutex_unlock(&e->lock);
 }
@@ -168,20 +181,8 @@ static void fill_rows(qn_engine *e, engine_step *step) {
         for (int32_t j = 0; j < s->n_logits; j++) {
             qn_sample_row *row = &step->rows[s->logit_start + j];
             *row = (qn_sample_row){.top_p = 1, .n_logprobs = -1};
-            if (!r) continue;
             // A request's parameters do not change while the scheduler knows it.
-            row->seed = r->seed;
-            row->choice = r->params.choice;
-            row->position = s->position + s->query_len - s->n_logits + j + 1;
-            row->temperature = r->params.temperature;
-            row->top_p = r->params.top_p;
-            row->min_p = r->params.min_p;
-            row->top_k = r->params.top_k;
-            row->n_logprobs = r->params.n_logprobs;
-            if (row->position - r->params.n_prompt < r->params.min_tokens) {
-                row->banned = r->stop_ids;
-                row->n_banned = r->n_stop_ids;
-            }
+            if (r) sampling_row(r, s->position + s->query_len - s->n_logits + j + 1, row);
         }
     }
 }
@@ -230,8 +231,9 @@ static void end_step(qn_engine *e) {
 
 // One turn: with look-ahead the next step is planned before the one under way is in. False: idle.
 static bool run_step(qn_engine *e) {
-    bool started = e->n_in_flight < e->max_in_flight && start_step(e);
-    if (e->n_in_flight == e->max_in_flight || (!started && e->n_in_flight > 0)) {
+    const int32_t most = e->n_needs_output > 0 ? 1 : e->max_in_flight;
+    bool started = e->n_in_flight < most && start_step(e);
+    if (e->n_in_flight >= most || (!started && e->n_in_flight > 0)) {
         end_step(e);
         return true;
     }
@@ -312,6 +314,8 @@ void qn_engine_thread(void *arg) {
         }
         if (stop) break;
     }
+    // A backend may still read the rows of a step in flight, which point into requests.
+    while (e->n_in_flight > 0) end_step(e);
     // Whoever still waits for an answer gets one.
     pthread_mutex_lock(&e->lock);
     for (uint32_t i = 0; i < e->n_requests; i++) {

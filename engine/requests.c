@@ -5,7 +5,6 @@
 #include "base/checked.h"
 #include "base/os.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,11 +26,12 @@ qn_status requests_init(qn_engine *e, uint32_t count, qn_error *err) {
 
 static void free_buffers(request *r) {
     free(r->prompt);
+    free(r->sampling);
     free(r->ids);
     free(r->logprobs);
     free(r->top_ids);
     free(r->top_logprobs);
-    r->prompt = r->ids = r->top_ids = NULL;
+    r->prompt = r->ids = r->top_ids = r->sampling = NULL;
     r->logprobs = r->top_logprobs = NULL;
 }
 
@@ -91,6 +91,8 @@ void finish_request(qn_engine *e, request *r, qn_outcome outcome, int32_t stop_i
     if (error) r->error = *error;
     free(r->prompt);
     r->prompt = NULL;
+    if (r->counted) e->n_needs_output--;
+    r->counted = false;
     switch (outcome) {
     case QN_DONE_STOP: e->stats.finished_stop++; break;
     case QN_DONE_LENGTH: e->stats.finished_length++; break;
@@ -126,20 +128,7 @@ static qn_status check(const qn_engine *e, const qn_request *q, qn_error *err) {
     if (q->n_stop_ids < 0 || q->n_stop_ids > QN_MAX_STOP_IDS) {
         return qn_fail(err, QN_ERR_INVALID, "stop_token_ids: at most %d", QN_MAX_STOP_IDS);
     }
-    if (!isfinite(q->temperature) || q->temperature < 0 || q->temperature > 100) {
-        return qn_fail(err, QN_ERR_INVALID, "temperature must be 0 to 100");
-    }
-    if (!isfinite(q->top_p) || q->top_p <= 0 || q->top_p > 1) {
-        return qn_fail(err, QN_ERR_INVALID, "top_p must be in (0, 1]");
-    }
-    if (!isfinite(q->min_p) || q->min_p < 0 || q->min_p > 1) {
-        return qn_fail(err, QN_ERR_INVALID, "min_p must be in [0, 1]");
-    }
-    if (q->top_k < 0) return qn_fail(err, QN_ERR_INVALID, "top_k must be 0 (off) or positive");
-    if (q->n_logprobs < -1 || q->n_logprobs > QN_MAX_TOP_LOGPROBS) {
-        return qn_fail(err, QN_ERR_INVALID, "logprobs must be at most %d", QN_MAX_TOP_LOGPROBS);
-    }
-    return QN_OK;
+    return sampling_check(e, q, err);
 }
 
 // The room for the output is reserved now; untouched pages cost nothing.
@@ -171,7 +160,9 @@ static qn_status reserve(const qn_engine *e, request *r, qn_error *err) {
     }
     r->params.prompt = r->prompt;
     r->params.stop_ids = r->stop_ids;
-    return QN_OK;
+    qn_status st = sampling_copy(e, r, err);
+    if (st != QN_OK) free_buffers(r);
+    return st;
 }
 
 qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbox, uint64_t *handle,

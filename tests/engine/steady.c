@@ -63,10 +63,16 @@ static void test_steady_step(void **state) {
     uint64_t handles[N];
     int32_t got[N] = {0}, finished = 0;
     for (int32_t i = 0; i < N; i++) {
+        static const int32_t ids[] = {40, 41, 42}, lens[] = {2, 1};
+        static const float biases[] = {-1, 2, 3};
         const int32_t prompt[] = {300 + i, 301, 302};
         const qn_request r = {.prompt = prompt, .n_prompt = 3, .max_tokens = TOKENS,
                               .ignore_eos = true, .temperature = i % 2 ? 1.0f : 0.0f, .top_p = 0.95f,
-                              .top_k = i % 3 ? 0 : 20, .min_p = 0.01f, .n_logprobs = i % 4};
+                              .top_k = i % 3 ? 0 : 20, .min_p = 0.01f, .n_logprobs = i % 4,
+                              .repetition_penalty = 1.1f, .presence_penalty = i % 2 ? 0.5f : 0,
+                              .bias_ids = ids, .biases = biases, .n_biases = 3,
+                              .bad_word_ids = ids, .bad_word_lens = lens,
+                              .n_bad_words = i % 5 ? 0 : 2};
         assert_int_equal(qn_engine_submit(e, &r, &box, &handles[i], &err), QN_OK);
     }
     static qn_token_event events[16];
