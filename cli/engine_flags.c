@@ -18,6 +18,7 @@ void qn_engine_flags_init(qn_engine_flags *f) {
         .max_num_batched_tokens = 512,
         .max_num_queued_reqs = 1024,
         .max_num_queued_tokens = 4 << 20,
+        .prefix_caching = true,
     };
 }
 
@@ -49,6 +50,8 @@ void qn_engine_flags_table(qn_engine_flags *f, qn_flag *rows) {
          "most prompt tokens of one sequence in a step", 0, 1 << 16},
         {"max-step-ms", 0, QN_FLAG_FLOAT, &f->max_step_ms, "MS",
          "most time of a step, by the fitted step-time model", 0, 1e6},
+        {"enable-prefix-caching", 0, QN_FLAG_BOOL, &f->prefix_caching, NULL,
+         "share the KV of equal prompt beginnings", 0, 0},
         {"chat-template", 0, QN_FLAG_TEXT, &f->chat_template, "FILE",
          "Jinja template instead of the model's own", 0, 0},
     };
@@ -109,6 +112,7 @@ int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out)
         .max_num_queued_tokens = f->max_num_queued_tokens,
         .long_prefill_threshold = (int32_t)f->long_prefill_token_threshold,
         .max_step_seconds = f->max_step_ms * 1e-3,
+        .no_prefix_caching = !f->prefix_caching,
         .kv_cache_memory_bytes = (uint64_t)f->kv_cache_memory_bytes,
         .num_blocks_override = (int32_t)f->num_gpu_blocks_override,
         .kv_dtype = kv,

@@ -28,6 +28,7 @@ typedef struct qn_engine_options { // zero: the default
     int64_t max_num_queued_tokens;  // 4 Mi
     int32_t long_prefill_threshold; // 0
     double max_step_seconds;        // 0
+    bool no_prefix_caching;
     uint64_t kv_cache_memory_bytes; // default: from the machine's memory
     int32_t num_blocks_override;    // KV blocks of each group
     qn_kv_dtype kv_dtype;           // F32 is 0: the command line sets F16
@@ -91,6 +92,13 @@ typedef struct qn_request {
     bool ignore_eos;         // the model's own stop ids do not end it
     int32_t priority;
     int32_t choice;          // index among the n choices (the sampler's counter)
+    // Prefix cache: KV is shared only among requests with the same salt (at most 128 bytes, copied).
+    const void *cache_salt;
+    size_t cache_salt_len;
+    bool skip_cache_read; // every row of the prompt is computed
+    // A live request with the same prompt and salt, submitted before; this one shares its prompt's KV.
+    // 0, or one that has gone: none.
+    uint64_t fork_of;
     bool has_seed;           // else a random one is drawn
     uint64_t seed;
     float temperature, top_p, min_p;
@@ -158,7 +166,7 @@ qn_status qn_engine_read(qn_engine *e, uint64_t handle, qn_token_event *events, 
 
 // Teacher-forced logits, for tests and measuring: runs ids alone through the engine's own path in
 // chunks of at most `chunk` rows (0: the largest) and hands each row's logits to the callback, in
-// order. Blocks; only while no request runs (QN_ERR_BUSY).
+// order. Blocks; only while no request runs and none has left KV in the prefix cache (QN_ERR_BUSY).
 qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t chunk,
                            void (*row)(void *user, int32_t index, const float *logits), void *user,
                            qn_error *err);
@@ -166,7 +174,9 @@ qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t 
 typedef struct qn_engine_stats { // a consistent snapshot; counters since start
     int32_t running, waiting;
     double kv_usage; // 0..1, the fullest group
-    uint64_t steps, preemptions, prompt_tokens, generated_tokens;
+    uint64_t steps, preemptions, generated_tokens;
+    uint64_t prompt_tokens;                // computed or found in the prefix cache
+    uint64_t prefix_queries, prefix_hits;  // prompt tokens looked up in the prefix cache, and found
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
     uint64_t rejected;             // at submit, queue full
     uint64_t last_progress_ns;     // qn_os_now_ns of the last step's end, or of the last idle moment

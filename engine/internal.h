@@ -45,6 +45,7 @@ typedef struct request {
     int32_t *prompt;   // freed once the scheduler has copied it, unless there are penalties
     int32_t stop_ids[2 * QN_MAX_STOP_IDS];
     int32_t n_stop_ids; // the effective ones
+    char salt[QN_SCHED_MAX_SALT];
     uint64_t seed;
     // The sampling fields' memory; params, allowed and bans point into it.
     int32_t *sampling;
@@ -63,6 +64,7 @@ typedef struct request {
     int32_t cap, n, n_read;
     qn_outcome outcome;
     int32_t stop_id;
+    int32_t n_cached;
     qn_error error;
     double submitted, first_scheduled, first_token, finished; // seconds
 } request;

@@ -72,7 +72,11 @@ static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step
             request *r = request_find(e, ev->id);
             if (!r) continue;
             if (ev->kind == QN_SCHED_TOKEN) {
-                if (r->first_token == 0) r->first_token = now;
+                if (r->first_token == 0) {
+                    qn_sched_seq_info info;
+                    r->first_token = now;
+                    if (qn_sched_seq(e->sched, ev->id, &info)) r->n_cached = info.n_cached;
+                }
                 if (samples) request_append(e, r, ev->token, &samples[ev->logit_row]);
                 continue;
             }
@@ -109,6 +113,10 @@ static void add_request(qn_engine *e, uint64_t handle) {
         .n_stop_ids = r->n_stop_ids,
         .adapter = -1,
         .priority = r->params.priority,
+        .cache_salt = r->salt,
+        .cache_salt_len = r->params.cache_salt_len,
+        .skip_cache_read = r->params.skip_cache_read,
+        .fork_of = r->params.fork_of,
     };
     qn_error err = {0};
     qn_status st = qn_sched_add(e->sched, &q, engine_now(), &err);
@@ -158,7 +166,9 @@ static void publish_stats(qn_engine *e, double step_seconds) {
     out->kv_usage = usage;
     out->steps = s.steps;
     out->preemptions = s.preemptions;
-    out->prompt_tokens = s.prompt_tokens;
+    out->prompt_tokens = s.prompt_tokens + s.prefix_hits;
+    out->prefix_queries = s.prefix_queries;
+    out->prefix_hits = s.prefix_hits;
     out->generated_tokens = s.generated_tokens;
     out->has_work = s.running + out->waiting > 0;
     out->last_progress_ns = qn_os_now_ns();
@@ -249,6 +259,12 @@ static void run_job(qn_engine *e, logits_job *job) {
     int32_t n_blocks = QN_CEIL_DIV(job->n, e->limits.block_size);
     float *logits = malloc((size_t)e->info.vocab_size * sizeof *logits);
     job->status = logits ? QN_OK : qn_fail(job->err, QN_ERR_NOMEM, "out of memory");
+    qn_sched_stats stats;
+    qn_sched_stats_get(e->sched, &stats);
+    for (int32_t g = 0; g < p->n_groups && job->status == QN_OK; g++) {
+        if (stats.blocks_cached[g] == 0) continue;
+        job->status = qn_fail(job->err, QN_ERR_BUSY, "the prefix cache holds blocks of earlier requests");
+    }
     for (int32_t g = 0; g < p->n_groups && job->status == QN_OK; g++) {
         if (n_blocks > e->limits.n_blocks[g]) {
             job->status = qn_fail(job->err, QN_ERR_LIMIT, "%d tokens need %d blocks, KV group %d has "

