@@ -82,7 +82,7 @@ static int run(const char *name, int32_t running, int32_t n_prompt, int32_t step
     for (int32_t i = 0; i < running + waiting; i++) add(&b);
 
     int in_flight = 0, first = 0;
-    int64_t rows = 0;
+    int64_t rows = 0, outputs = 0, computed = 1;
     int32_t warm_up = 16 + running * n_prompt / c.max_rows, measured = 0;
     for (int32_t step = 0; measured < steps; step++) {
         double seconds = 0;
@@ -96,7 +96,11 @@ static int run(const char *name, int32_t running, int32_t n_prompt, int32_t step
             if (planned) in_flight++;
         }
         if (in_flight == 0) break;
-        if (step >= warm_up) rows += b.plans[first]->n_rows;
+        computed += b.plans[first]->n_rows;
+        if (step >= warm_up) {
+            rows += b.plans[first]->n_rows;
+            outputs += b.plans[first]->n_logits;
+        }
         seconds += finish_step(&b, b.plans[first], waiting > 0);
         first ^= 1;
         in_flight--;
@@ -109,10 +113,11 @@ static int run(const char *name, int32_t running, int32_t n_prompt, int32_t step
     for (int32_t i = 0; i < measured; i++) sum += times[i];
     if (measured > 0) {
         printf("%-16s look-ahead %d: mean %5.1f us, median %5.1f, p99 %5.1f, worst %5.1f; rows %.0f, "
-               "running %d, waiting %d, preemptions %llu\n",
+               "outputs %.0f, running %d, waiting %d, preemptions %llu, computed again %.1f%%\n",
                name, lookahead, 1e6 * sum / measured, 1e6 * times[measured / 2],
                1e6 * times[measured - 1 - measured / 100], 1e6 * times[measured - 1],
-               (double)rows / measured, st.running, st.waiting, (unsigned long long)st.preemptions);
+               (double)rows / measured, (double)outputs / measured, st.running, st.waiting, (unsigned long long)st.preemptions,
+               100.0 * (double)st.recomputed_tokens / (double)computed);
     }
     free(times);
     free(b.prompt);

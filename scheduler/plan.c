@@ -319,6 +319,72 @@ static bool fits(qn_sched *s, qn_seq *x, qn_reuse *r) {
     return false;
 }
 
+// How far the blocks of a full group will be used when those that run grow to their likely lengths:
+// sequences by the blocks that they still want. When those that want up to k more have ended, what is
+// left is the others' blocks and k more of each; the most that this comes to, over all k, is what
+// the cache must hold. So a crowd that was admitted at once is not let in to be thrown out again.
+typedef struct forecast {
+    bool made;
+    int32_t group; // the full group with the fewest blocks; -1: there is none
+    int32_t unit;  // blocks of a place
+    int64_t common; // blocks that are used, but by none alone
+    int32_t count[QN_SCHED_FORECAST];
+    int64_t held[QN_SCHED_FORECAST];
+} forecast;
+
+static void forecast_add(const qn_sched *s, forecast *f, const qn_seq *x, int32_t held) {
+    // Whoever has passed the mean goes on for a while.
+    double likely = QN_MAX(s->mean_output - x->n_output, s->mean_output / 4);
+    int32_t outputs = (int32_t)QN_MIN(likely, (double)(x->max_output - x->n_output));
+    int32_t tokens = QN_MIN(qn_seq_total(x) + outputs, qn_seq_max_positions(x));
+    int32_t more = QN_CEIL_DIV(tokens, s->config.block_size) - x->n_shared - held;
+    int32_t k = QN_MIN(QN_CEIL_DIV(QN_MAX(more, 0), f->unit), QN_SCHED_FORECAST - 1);
+    f->count[k]++;
+    f->held[k] += held;
+}
+
+static void forecast_make(const qn_sched *s, forecast *f) {
+    *f = (forecast){.made = true, .group = -1, .unit = s->blocks_per_seq / QN_SCHED_FORECAST + 1};
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        if (s->config.groups[g].kind == QN_KV_FULL &&
+            (f->group < 0 || s->config.n_blocks[g] < s->config.n_blocks[f->group])) {
+            f->group = g;
+        }
+    }
+    if (f->group < 0) return;
+    f->common = s->config.n_blocks[f->group] - s->pools[f->group].n_free - s->draining[f->group];
+    for (int32_t i = 0; i < s->n_run; i++) {
+        const qn_seq *x = &s->seqs[s->run[i]];
+        int32_t alone = QN_MAX(0, x->n_table[f->group] - x->n_shared);
+        f->common -= alone;
+        forecast_add(s, f, x, alone + qn_seq_owed(x, f->group));
+    }
+    f->common = QN_MAX(f->common, 0);
+}
+
+// Whether there will be blocks for all, x included, which begins with r.
+static bool foreseen(const qn_sched *s, forecast *f, qn_seq *x, const qn_reuse *r) {
+    if (s->n_run == 0) return true;
+    if (!f->made) forecast_make(s, f);
+    if (f->group < 0) return true;
+    forecast g = *f;
+    int32_t shared = x->n_shared;
+    x->n_shared = r->n_blocks;
+    forecast_add(s, &g, x, QN_MAX(r->n_copies, quota_for(s, x, g.group) - r->n_blocks));
+    x->n_shared = shared;
+    int64_t held = g.common + r->idle[g.group], count = 0, most = 0;
+    g.common = held;
+    for (int32_t k = QN_SCHED_FORECAST - 1; k >= 0; k--) {
+        held += g.held[k];
+        count += g.count[k];
+        most = QN_MAX(most, held + count * k * g.unit);
+    }
+    int64_t limit = (int64_t)s->config.n_blocks[g.group] * (100 + s->config.overcommit_percent) / 100;
+    if (most > limit) return false;
+    *f = g;
+    return true;
+}
+
 static void admit(qn_sched *s, qn_seq *x, const qn_reuse *r, double now) {
     qn_wait_queue_remove(&s->waiting, qn_seq_wait_entry(s, x));
     s->waiting_tokens -= x->n_prompt;
@@ -347,6 +413,7 @@ static void admit(qn_sched *s, qn_seq *x, const qn_reuse *r, double now) {
 
 static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double now) {
     int32_t passed = 0; // waiters that are not admitted, now at the front of the queue
+    forecast ahead = {.made = false};
     int32_t misfits[QN_SCHED_WAIT_WINDOW], n_misfits = 0; // those of them that do not fit
     while (passed < s->waiting.count && n_misfits < QN_SCHED_WAIT_WINDOW &&
            passed < QN_SCHED_FORK_WINDOW && b->rows > 0 && s->n_run < s->run_cap &&
@@ -360,7 +427,8 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
             continue;
         }
         if (affordable_rows(s, b, 0, qn_seq_total(x)) <= 0) return; // no time left
-        if (!(fork == QN_FORK_READY ? fits_with(s, x, &reuse) : fits(s, x, &reuse))) {
+        bool fit = fork == QN_FORK_READY ? fits_with(s, x, &reuse) : fits(s, x, &reuse);
+        if (!fit || !foreseen(s, &ahead, x, &reuse)) {
             if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
             misfits[n_misfits++] = index;
             passed++;

@@ -61,6 +61,7 @@ void qn_seq_look_up(qn_sched *s, const qn_seq *x, qn_reuse *out) {
 
 void qn_seq_begin_with(qn_sched *s, qn_seq *x, const qn_reuse *r) {
     x->n_planned = x->n_computed = r->n_tokens;
+    x->n_shared = r->n_blocks;
     x->n_counted = QN_MAX(x->n_counted, QN_MIN(r->n_tokens, x->n_prompt));
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         int32_t *table = qn_seq_table(s, x, g);

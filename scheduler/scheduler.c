@@ -59,6 +59,7 @@ static qn_status check_config(const qn_sched_config *c, qn_error *err) {
         {"n_groups", c->n_groups, 1, QN_MAX_KV_GROUPS},
         {"max_waiting", c->max_waiting, 1, 1 << 22},
         {"max_waiting_tokens", c->max_waiting_tokens, 0, INT64_MAX},
+        {"overcommit_percent", c->overcommit_percent, 0, 1000},
         {"long_prefill_threshold", c->long_prefill_threshold, 0, INT32_MAX},
     };
     for (size_t i = 0; i < QN_COUNT(ranges); i++) {
@@ -152,6 +153,7 @@ qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_erro
         s->slots[i] = -1;
     }
     s->n_free_slots = config->max_seqs;
+    s->mean_output = QN_SCHED_FIRST_MEAN_OUTPUT;
     *out = s;
     return QN_OK;
 }
@@ -257,6 +259,9 @@ static void enqueue(qn_sched *s, qn_seq *x) {
 // The one terminal event.
 static void end(qn_sched *s, qn_seq *x, qn_finish finish, int32_t stop_id) {
     x->ended = true;
+    if (finish == QN_FINISH_STOP || finish == QN_FINISH_LENGTH) {
+        s->mean_output += (x->n_output - s->mean_output) / QN_SCHED_MEAN_OF;
+    }
     push_event(s, x, (qn_sched_event){.kind = QN_SCHED_FINISHED, .finish = finish,
                                       .stop_id = stop_id});
 }

@@ -27,6 +27,9 @@ enum {
     // Steps in which a waiter that did not fit is not looked up again in the prefix cache, as long as
     // it would not fit even if all that was found were in use by others.
     QN_SCHED_LOOKUP_PAUSE = 8,
+    QN_SCHED_FIRST_MEAN_OUTPUT = 256, // tokens, before any request has ended
+    QN_SCHED_MEAN_OF = 32,            // about how many requests the mean looks back
+    QN_SCHED_FORECAST = 128,          // places of a forecast
 };
 
 typedef enum qn_seq_state {
@@ -66,6 +69,7 @@ typedef struct qn_seq {
     int32_t *tokens;                      // [n_prompt + max_output]
     // Blocks that the prefix cache knows of it, and the node of the last of them (-1: none).
     int32_t n_published, chain;
+    int32_t n_shared; // blocks that it began with and that were there
     uint32_t chain_generation;
     int32_t hint;                         // blocks that its last look-up found
     int32_t copy_src[QN_MAX_KV_GROUPS];   // held while has_copy or copying; -1: none
@@ -109,6 +113,7 @@ struct qn_sched {
     qn_wait_queue waiting;
     int64_t waiting_tokens; // their prompts
     int32_t n_draining;
+    double mean_output; // tokens; of those that ended lately
 
     qn_block_pool pools[QN_MAX_KV_GROUPS];
     int32_t reserved[QN_MAX_KV_GROUPS]; // free blocks that quotas promise

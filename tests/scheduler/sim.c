@@ -819,6 +819,7 @@ static void choose(sim *m) {
     m->aborts = chance(m, 0.5);
     m->one_priority = chance(m, 0.7);
     m->lazy_events = chance(m, 0.1);
+    c->overcommit_percent = chance(m, 0.5) ? 0 : between(m, 0, 1000);
     c->enable_prefix_caching = chance(m, 0.75);
     c->prefix_hash_seed = next(m);
     c->prefix_hash_mask = chance(m, 0.5) ? 0 : chance(m, 0.5) ? 1 : 0xf0;
