@@ -85,8 +85,9 @@ class Bench:
         self.work, self.build = work, build
         self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w",
                    "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        for t in ["sim", "sim_main", "test_parts", "test_scheduler"]:
-            self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/tests/scheduler/{t}.c", "-o", f"{t}.o"])
+        for t in ["tools/scheduler_check", "tests/scheduler/sim_main", "tests/scheduler/test_parts",
+                  "tests/scheduler/test_scheduler"]:
+            self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/{t}.c", "-o", os.path.basename(t) + ".o"])
         for s in SOURCES:
             if s.endswith(".c"):
                 self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/scheduler/{s}", "-o", s[:-2] + ".o"])
@@ -121,7 +122,7 @@ class Bench:
             ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
             ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
               "-Wl,--wrap=free"], [], 20),
-            ("sim", [o + "sim.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "600"], 60),
+            ("sim", [o + "scheduler_check.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "600"], 60),
         ]
         for who, own, flags, args, timeout in programs:
             exe = f"{d}/{who}"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/scheduler/sim.h"
+#include "tools/scheduler_check.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,10 +22,10 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
-    sim_totals t = {0};
+    qn_scheduler_check_totals t = {0};
     char message[512];
     for (uint64_t i = 0; i < seeds; i++) {
-        if (sim_run(seed + i, steps, &t, message, sizeof message)) continue;
+        if (qn_scheduler_check(seed + i, steps, -1, &t, message, sizeof message)) continue;
         fprintf(stderr, "sim_scheduler: seed %" PRIu64 ": %s\n", seed + i, message);
         fprintf(stderr, "again: sim_scheduler --seed %" PRIu64 " --seeds 1 --steps %" PRId64 "\n",
                 seed + i, steps);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/scheduler/sim.h"
+#include "tools/scheduler_check.h"
 
 #include "base/checked.h"
 #include "base/hash.h"
@@ -88,7 +88,7 @@ typedef struct sim {
     int32_t *last; // [max_seqs]: the device's last sampled id of a slot
     uint64_t prompt_tokens, tokens;
     qn_sched_stats before;
-    sim_totals *totals;
+    qn_scheduler_check_totals *totals;
     char *message;
     int message_size;
 } sim;
@@ -958,14 +958,19 @@ static bool drive(sim *m, int64_t steps) {
     return true;
 }
 
-bool sim_run(uint64_t seed, int64_t steps, sim_totals *totals, char *message, int message_size) {
+bool qn_scheduler_check(uint64_t seed, int64_t steps, int lookahead,
+                        qn_scheduler_check_totals *totals, char *message, int message_size) {
     sim *m = calloc(1, sizeof *m);
-    if (!m) return false;
+    if (!m) {
+        snprintf(message, (size_t)message_size, "out of memory");
+        return false;
+    }
     m->rng = qn_hash_u64(seed);
     m->totals = totals;
     m->message = message;
     m->message_size = message_size;
     choose(m);
+    if (lookahead >= 0) m->lookahead = lookahead > 0;
     bool ok = set_up(m) && drive(m, steps);
     tear_down(m);
     free(m);

@@ -9,13 +9,13 @@
 //    tokens that the row can see), each once, from the right row, and exactly one terminal event,
 //    the right one;
 //  - nobody starves, nobody is preempted more than four times, nothing is left over at the end.
-#ifndef QN_TESTS_SCHEDULER_SIM_H
-#define QN_TESTS_SCHEDULER_SIM_H
+#ifndef QN_TOOLS_SCHEDULER_CHECK_H
+#define QN_TOOLS_SCHEDULER_CHECK_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef struct sim_totals { // added up over runs
+typedef struct qn_scheduler_check_totals { // added up over runs
     uint64_t steps, requests, tokens, preemptions, aborts, errors, stops, lengths, refused;
     uint64_t lookahead_steps; // planned while another was uncommitted
     uint64_t stalled;         // running sequences that a step left out
@@ -23,10 +23,12 @@ typedef struct sim_totals { // added up over runs
     uint64_t cached_tokens, prefix_queries, prefix_hits, evictions, forks, copies;
     uint64_t returned_hits; // sequences that came back from a preemption and found KV of theirs
     uint64_t recomputed;
-} sim_totals;
+} qn_scheduler_check_totals;
 
-// One run of about `steps` steps and then until all is finished. False: something is wrong; message
-// says what and at which step.
-bool sim_run(uint64_t seed, int64_t steps, sim_totals *totals, char *message, int message_size);
+// One run of about `steps` steps and then until all is finished. lookahead: 0 or 1 steps planned before
+// the results of the one before are in; -1: as the seed will have it. False: something is wrong;
+// message says what and at which call. totals: added to.
+bool qn_scheduler_check(uint64_t seed, int64_t steps, int lookahead,
+                        qn_scheduler_check_totals *totals, char *message, int message_size);
 
 #endif
