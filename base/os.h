@@ -35,6 +35,8 @@ void qn_os_map_release(const qn_os_map *map, uint64_t offset, size_t size);
 qn_status qn_os_read_file(const char *path, size_t limit, char **data, size_t *size, qn_error *err);
 // True where path exists; *is_dir says what it is.
 bool qn_os_exists(const char *path, bool *is_dir);
+// True where path is a regular file (or a link to one).
+bool qn_os_is_file(const char *path);
 
 // Zeroed, page-aligned memory straight from the kernel, huge pages advised for large sizes; NULL
 // when out of memory. Free with the same size.

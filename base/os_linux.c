@@ -117,6 +117,11 @@ bool qn_os_exists(const char *path, bool *is_dir) {
     return true;
 }
 
+bool qn_os_is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 void *qn_os_pages_alloc(size_t size) {
     if (size == 0) size = 1;
     const size_t huge = (size_t)2 << 20;

@@ -158,7 +158,7 @@ static bool read_config(const qn_flag_set *set, const char *path) {
         char where[300];
         snprintf(where, sizeof where, "%s:%d", path, line_number);
         char *colon = strchr(line, ':');
-        bool negated;
+        bool negated = false;
         const qn_flag *f = NULL;
         if (colon) {
             for (char *c = line; c < colon; c++) {
@@ -179,7 +179,13 @@ static bool read_config(const qn_flag_set *set, const char *path) {
             end[-1] = '\0';
             value++;
         }
+        if (negated && f->kind != QN_FLAG_BOOL) {
+            qn_cli_error("%s: no such option", where);
+            ok = false;
+            break;
+        }
         ok = store(f, value, where);
+        if (ok && negated) *(bool *)f->value = !*(bool *)f->value;
     }
     *set->config_text = text;
     return ok;
@@ -194,9 +200,10 @@ void qn_flags_help(const qn_flag_set *set, FILE *out) {
         if (f->letter) snprintf(letter, sizeof letter, "-%c, ", f->letter);
         snprintf(left, sizeof left, "%s--%s%s%s", letter, f->name, f->arg ? " " : "",
                  f->arg ? f->arg : "");
-        if (f->kind == QN_FLAG_INT && *(int64_t *)f->value != 0) {
+        // A number below zero stands for "not given".
+        if (f->kind == QN_FLAG_INT && *(int64_t *)f->value > 0) {
             snprintf(def, sizeof def, " (default %lld)", (long long)*(int64_t *)f->value);
-        } else if (f->kind == QN_FLAG_FLOAT && *(double *)f->value != 0) {
+        } else if (f->kind == QN_FLAG_FLOAT && *(double *)f->value > 0) {
             snprintf(def, sizeof def, " (default %g)", *(double *)f->value);
         } else if (f->kind == QN_FLAG_TEXT && *(const char **)f->value) {
             snprintf(def, sizeof def, " (default %s)", *(const char **)f->value);
@@ -265,7 +272,10 @@ int qn_flags_parse(const qn_flag_set *set, int argc, char **argv, const char **p
             const char *eq = strchr(arg, '=');
             size_t len = eq ? (size_t)(eq - arg - 2) : strlen(arg + 2);
             if (set->environment && len == 6 && strncmp(arg + 2, "config", 6) == 0) {
-                if (!eq) i++;
+                if (!eq && ++i == argc) {
+                    qn_cli_error("option '%s' needs a value", arg);
+                    return usage_error(set);
+                }
                 continue;
             }
             char name[64];

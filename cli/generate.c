@@ -25,7 +25,8 @@ static bool parse_ids(const char *text, qn_ids *ids) {
             return false;
         }
         text = end;
-        while (*text == ',' || *text == ' ') text++;
+        while (*text == ' ') text++;
+        if (*text == ',' && *++text == '\0') return false;
     }
     return ids->len > 0;
 }

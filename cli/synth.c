@@ -115,9 +115,10 @@ int qn_cli_synth(int argc, char **argv) {
         qn_cli_error("--type: '%s' is not one of f32, f16, bf16, q8_0, q4_0", type);
         return usage_error();
     }
-    bool is_dir = false;
-    if (qn_os_exists(positional[1], &is_dir) && (is_dir || !force)) {
-        qn_cli_error(is_dir ? "%s: is a directory" : "%s: exists already (--force overwrites it)",
+    // DST is renamed into place: a device or pipe there would be lost.
+    bool is_file = qn_os_is_file(positional[1]);
+    if (is_file ? !force : qn_os_exists(positional[1], NULL)) {
+        qn_cli_error(is_file ? "%s: exists already (--force overwrites it)" : "%s: not a regular file",
                      positional[1]);
         return 1;
     }

@@ -47,6 +47,13 @@ static void read_rope(reader *r, qn_arch *a) {
     rope->base = read_float(r, r->config, "rope_theta", false, 10000);
     rope->factor = 1;
     rope->truncate = true;
+    static const char *const keys[] = {"rope_parameters", "rope_scaling"};
+    for (size_t i = 0; i < QN_COUNT(keys) && r->status == QN_OK; i++) {
+        const json_t *v = json_object_get(r->config, keys[i]);
+        if (v && !json_is_null(v) && !json_is_object(v)) {
+            r->status = qn_fail(r->err, QN_ERR_FORMAT, "%s: '%s' is not an object", r->file, keys[i]);
+        }
+    }
     if (!json_is_object(scaling)) return;
     rope->base = read_float(r, scaling, "rope_theta", false, rope->base);
     const json_t *type = json_object_get(scaling, "rope_type");
@@ -173,7 +180,7 @@ qn_status qn_arch_check(const qn_arch *a, const char *file, qn_error *err) {
         {"number of KV heads", a->n_kv_heads, 1, 1 << 12},
         {"head size", a->head_dim, 2, 1 << 10},
         {"vocabulary size", a->vocab_size, 1, 1 << 22},
-        {"context length", a->context_length, 1, 1 << 28},
+        {"context length", a->context_length, 2, 1 << 28},
         {"rotated dimensions", a->rope.dims, 2, a->head_dim},
         {"sliding window", a->window, 0, INT32_MAX},
     };

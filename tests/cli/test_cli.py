@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -57,6 +58,7 @@ def test_help_and_version():
         ("generate", DEMO, "-p"),
         ("generate", DEMO, "-p", "x", "--no-such-flag"),
         ("generate", DEMO, "-p", "x", "-n", "many"),
+        ("serve", DEMO, "--config"),
         ("generate", DEMO, "-p", "x", "--temperature", "nan"),
         ("generate", DEMO, "-p", "x", "--temperature", "-1"),
         ("generate", DEMO, "-p", "x", "--top-p", "2"),
@@ -182,6 +184,28 @@ def test_synth_serves(tmp_path):
     assert r.returncode == 1 and "exists" in one_error_line(r)
     result = json.loads(out("generate", path, "-p", "x", "-n", 4, "--ignore-eos", "--json"))
     assert result["completion_tokens"] == 4
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    r = quern("synth", config, pipe, "--force")
+    assert r.returncode == 1 and "not a regular file" in one_error_line(r) and pipe.is_fifo()
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_rope_of_a_wrong_type(tmp_path, key):
+    model = tmp_path / "model"
+    shutil.copytree(GOLDEN / "llama2" / "hf", model)
+    config = json.loads((model / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    config[key] = "linear"
+    (model / "config.json").write_text(json.dumps(config))
+    r = quern("generate", model, "-p", "x")
+    assert r.returncode == 1 and f"'{key}' is not an object" in one_error_line(r)
+
+
+@pytest.mark.parametrize("ids", ["1,,3", "1,", ",1", "", "-1", "1;2"])
+def test_malformed_ids(ids):
+    r = quern("generate", DEMO, "--ids", ids)
+    assert r.returncode == 1 and "--ids" in one_error_line(r)
 
 
 def wait_for_port(process):
@@ -213,6 +237,24 @@ def test_serve_environment_config_and_chat_url(tmp_path):
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    "text, code, word",
+    [
+        ("no-quiet: true\nhost: not an address\n", 1, "INFO"),
+        ("no-quiet: false\nhost: not an address\n", 1, ""),
+        ("no-host: true\n", 2, ":1: no such option"),
+        ("protect-metrics: maybe\n", 2, ":1: 'maybe'"),
+    ],
+)
+def test_config_file(tmp_path, text, code, word):
+    config = tmp_path / "quern.yaml"
+    config.write_text(text)
+    r = quern("serve", DEMO, "--config", config)
+    one_error_line(r)
+    assert r.returncode == code and word.encode() in r.stderr
+    assert word == "INFO" or b"INFO" not in r.stderr
 
 
 def test_serve_port_in_use():
