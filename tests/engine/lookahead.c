@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "tests/support/fake_backend.h"
 
+#include "base/os.h"
 #include "base/philox.h"
 
 #include <setjmp.h>
@@ -124,8 +125,32 @@ static void test_two_in_flight(void **state) {
     assert_true(preemptions > 0);
 }
 
+// A watchdog compares now with the last progress wherever there is work: work that comes after a long
+// idle time must not look like work that has waited all along.
+static void test_work_after_idle(void **state) {
+    (void)state;
+    qn_fake_backend_set((qn_fake_options){0});
+    qn_engine *e = open_engine(&qn_fake_backend, 400);
+    qn_mailbox box;
+    assert_int_equal(qn_mailbox_open(&box, 1, NULL), QN_OK);
+    usleep(20000);
+    const uint64_t before = qn_os_now_ns();
+    const int32_t prompt[2] = {3, 4};
+    const qn_request r = {.prompt = prompt, .n_prompt = 2, .max_tokens = 100, .ignore_eos = true,
+                          .top_p = 1, .n_logprobs = -1};
+    uint64_t handle;
+    assert_int_equal(qn_engine_submit(e, &r, &box, &handle, NULL), QN_OK);
+    qn_engine_stats s;
+    qn_engine_get_stats(e, &s);
+    assert_true(s.last_progress_ns >= before);
+    qn_engine_release(e, handle);
+    qn_engine_close(e);
+    qn_mailbox_close(&box);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_work_after_idle),
         cmocka_unit_test(test_one_in_flight),
         cmocka_unit_test(test_two_in_flight),
     };
