@@ -6,7 +6,7 @@
 //
 // "decode": all run, nobody comes or goes. "turnover": each ends after 64 tokens, a new one comes
 // for it, and 1,000 more wait. "short of blocks": short prompts and 512 tokens each, with blocks
-// for half of that, so that some are preempted.
+// for half of that. Each without and with the prefix cache, in which nothing is ever found.
 #include "base/os.h"
 #include "scheduler/scheduler.h"
 
@@ -31,6 +31,7 @@ static int compare(const void *a, const void *b) {
 }
 
 static bool add(bench *b) {
+    b->prompt[0] = (int32_t)(b->next_id & INT32_MAX); // no prompt begins like another
     qn_sched_request r = {.id = ++b->next_id,
                           .prompt = b->prompt,
                           // Different lengths, so that not all need a block in the same step.
@@ -55,13 +56,14 @@ static double finish_step(bench *b, const qn_step_plan *plan, bool refill) {
 }
 
 static int run(const char *name, int32_t running, int32_t n_prompt, int32_t steps, int32_t max_tokens,
-               double block_share, int lookahead) {
+               double block_share, int lookahead, bool caching) {
     int32_t waiting = max_tokens < steps ? 1000 : 0;
     int64_t per_seq = (n_prompt + max_tokens) / 16 + 1;
     qn_sched_config c = {.max_seqs = running,
                          .max_rows = running * 8,
                          .max_len = n_prompt + max_tokens + 1,
                          .block_size = 16,
+                         .enable_prefix_caching = caching,
                          .n_groups = 1,
                          .n_blocks = {(int32_t)((double)(per_seq * running) * block_share)},
                          .max_waiting = running + 2000};
@@ -112,9 +114,9 @@ static int run(const char *name, int32_t running, int32_t n_prompt, int32_t step
     double sum = 0;
     for (int32_t i = 0; i < measured; i++) sum += times[i];
     if (measured > 0) {
-        printf("%-16s look-ahead %d: mean %5.1f us, median %5.1f, p99 %5.1f, worst %5.1f; rows %.0f, "
+        printf("%-16s look-ahead %d%s: mean %5.1f us, median %5.1f, p99 %5.1f, worst %5.1f; rows %.0f, "
                "outputs %.0f, running %d, waiting %d, preemptions %llu, computed again %.1f%%\n",
-               name, lookahead, 1e6 * sum / measured, 1e6 * times[measured / 2],
+               name, lookahead, caching ? ", prefix cache" : "", 1e6 * sum / measured, 1e6 * times[measured / 2],
                1e6 * times[measured - 1 - measured / 100], 1e6 * times[measured - 1],
                (double)rows / measured, (double)outputs / measured, st.running, st.waiting, (unsigned long long)st.preemptions,
                100.0 * (double)st.recomputed_tokens / (double)computed);
@@ -140,10 +142,12 @@ int main(int argc, char **argv) {
         v[i - 1] = (int32_t)value;
     }
     int32_t prompt = v[1] < 17 ? 17 : v[1];
-    for (int lookahead = 0; lookahead <= 1; lookahead++) {
-        if (run("decode", v[0], prompt, v[2], v[2] * 2 + 100, 1.1, lookahead) ||
-            run("turnover", v[0], prompt, v[2], 64, 1.1, lookahead) ||
-            run("short of blocks", v[0], 64, v[2], 512, 0.5, lookahead)) {
+    for (int i = 0; i < 4; i++) {
+        int lookahead = i / 2;
+        bool caching = i % 2;
+        if (run("decode", v[0], prompt, v[2], v[2] * 2 + 100, 1.1, lookahead, caching) ||
+            run("turnover", v[0], prompt, v[2], 64, 1.1, lookahead, caching) ||
+            run("short of blocks", v[0], 64, v[2], 512, 0.5, lookahead, caching)) {
             return 1;
         }
     }

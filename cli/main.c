@@ -19,6 +19,7 @@ static const struct {
     {"tokenize", qn_cli_tokenize, "text to token ids and back"},
     {"inspect", qn_cli_inspect, "show a model file: metadata, tensors, op program"},
     {"synth", qn_cli_synth, "write a model of a real shape with random weights"},
+    {"simulate", qn_cli_simulate, "the scheduler under made-up traffic: check it, plan capacity"},
 };
 
 static void help(FILE *out) {

@@ -36,6 +36,7 @@ typedef struct simulation {
     double running_sum, kv_sum;
     int64_t computed_rows;
     qn_simulate_result *result;
+    qn_error why; // the first was refused
 } simulation;
 
 static double uniform(simulation *m) { // (0, 1]
@@ -147,7 +148,8 @@ static qn_status add_arrivals(simulation *m, qn_error *err) {
         qn_error why = {0};
         qn_status st = qn_sched_add(m->s, &q, m->now, &why);
         if (st == QN_ERR_NOMEM) return qn_fail(err, st, "%s", why.message);
-        m->refused += st != QN_OK;
+        if (st == QN_OK) continue;
+        if (m->refused++ == 0) m->why = why;
     }
     return QN_OK;
 }
@@ -287,6 +289,9 @@ qn_status qn_simulate(const qn_simulate_options *options, qn_simulate_result *re
     simulation m = {.o = options, .rng = qn_hash_u64(options->seed), .result = result};
     st = set_up(&m, err);
     if (st == QN_OK) st = run(&m, err);
+    if (st == QN_OK && m.completed == 0) {
+        st = qn_fail(err, QN_ERR_LIMIT, "every request is refused: %s", m.why.message);
+    }
     if (st == QN_OK) st = summarize(&m, err);
     tear_down(&m);
     return st;
