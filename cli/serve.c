@@ -12,7 +12,7 @@
 typedef struct options {
     const char *host, *metrics_prefix;
     qn_flag_list names, keys;
-    int64_t port, io_threads, max_logprobs;
+    int64_t port, admin_port, io_threads, max_logprobs;
     double shutdown_timeout;
     bool protect_metrics, log_requests, quiet;
 } options;
@@ -23,6 +23,7 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         .engine = e,
         .host = o->host,
         .port = (int32_t)o->port,
+        .admin_port = (int32_t)o->admin_port,
         .model_names = o->names.items,
         .n_model_names = o->names.n,
         .api_keys = o->keys.items,
@@ -48,6 +49,9 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
     qn_logf(&f->log, QN_LOG_INFO, "serving %s at http://%s%s%s:%d/v1",
             o->names.n ? o->names.items[0] : info->name, v6 ? "[" : "", o->host, v6 ? "]" : "",
             qn_server_port(s));
+    if (qn_server_admin_port(s)) {
+        qn_logf(&f->log, QN_LOG_INFO, "admin port: http://127.0.0.1:%d", qn_server_admin_port(s));
+    }
     qn_status st = qn_server_run(s, &err);
     if (st != QN_OK) qn_cli_error("%s", err.message);
     qn_server_destroy(s);
@@ -59,16 +63,18 @@ int qn_cli_serve(int argc, char **argv) {
                  .max_logprobs = 20, .shutdown_timeout = 30};
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
-    qn_flag flags[11 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[12 + QN_ENGINE_FLAG_COUNT] = {
         {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
         {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
+        {"admin-port", 0, QN_FLAG_INT, &o.admin_port, "N",
+         "health, metrics and POST /drain on 127.0.0.1:N too; -1: any free port", -1, 65535},
         {"served-model-name", 0, QN_FLAG_LIST, &o.names, "NAME",
          "names that requests may use, several allowed (default: the model's)", 0, 0},
         {"api-key", 0, QN_FLAG_LIST, &o.keys, "KEY",
          "keys that requests must bring (better: QUERN_API_KEY in the environment)", 0, 0},
         {"protect-metrics", 0, QN_FLAG_BOOL, &o.protect_metrics, NULL, "/metrics asks for a key too",
          0, 0},
-        {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "HTTP event loops", 1, 64},
+        {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "event loops of the API", 1, 64},
         {"max-logprobs", 0, QN_FLAG_INT, &o.max_logprobs, "N", "most top_logprobs of a request", 1,
          QN_MAX_TOP_LOGPROBS},
         {"shutdown-timeout", 0, QN_FLAG_FLOAT, &o.shutdown_timeout, "SECONDS",
@@ -77,7 +83,7 @@ int qn_cli_serve(int argc, char **argv) {
         {"enable-log-requests", 0, QN_FLAG_BOOL, &o.log_requests, NULL, "a log line a request", 0, 0},
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 11);
+    qn_engine_flags_table(&engine, flags + 12);
     char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",

@@ -636,6 +636,7 @@ const char *qn_http_status_text(int status) {
     } names[] = {
         {100, "Continue"},
         {200, "OK"},
+        {202, "Accepted"},
         {204, "No Content"},
         {400, "Bad Request"},
         {401, "Unauthorized"},

@@ -10,6 +10,8 @@
 //    (unless the producer itself aborted); on_finish once for every exchange that began.
 // 5. Input and output held for a connection are bounded: input by INPUT_HIGH and the body limit,
 //    output by output_high plus one write of the producer.
+// 6. A connection that moves to another server takes descriptor, parser and waiting bytes along, and
+//    leaves nothing that could close or read the descriptor.
 #include "http/server_conn.h"
 
 #include "base/checked.h"
@@ -68,11 +70,20 @@ struct qn_http_conn {
     bool eof;
     bool stopped; // reading is disabled: the input is full
     bool in_process;
+    bool moving; // to another server, at the end of this callback
     uint64_t begun_ns;    // first byte of the head
     uint64_t state_ns;    // when the state began
     uint64_t progress_ns; // last time output went out or became non-empty
     uint64_t written_ns;  // last time something was added to the output
     uint64_t bytes;
+};
+
+struct qn_http_moved {
+    int fd;
+    qn_http_parser *parser;
+    struct evbuffer *in, *out;
+    uint64_t begun_ns;
+    bool eof;
 };
 
 struct qn_http_server {
@@ -175,13 +186,8 @@ static void finish_exchange(qn_http_conn *c, bool complete) {
     c->sse = false;
 }
 
-static void conn_free(qn_http_conn *c) {
+static void conn_drop(qn_http_conn *c) {
     qn_http_server *s = c->server;
-    bool in_exchange = c->state == C_HEAD || c->state == C_BODY || c->state == C_WAIT;
-    bool tell = c->handed_over && c->state == C_WAIT;
-    c->dead = true;
-    if (tell && s->handlers.on_close) s->handlers.on_close(s->handlers.user, c);
-    if (in_exchange) finish_exchange(c, false);
     if (c->prev) c->prev->next = c->next;
     else s->conns = c->next;
     if (c->next) c->next->prev = c->prev;
@@ -196,8 +202,59 @@ static void conn_free(qn_http_conn *c) {
     free(c);
 }
 
+static void conn_free(qn_http_conn *c) {
+    qn_http_server *s = c->server;
+    bool in_exchange = c->state == C_HEAD || c->state == C_BODY || c->state == C_WAIT;
+    bool tell = c->handed_over && c->state == C_WAIT;
+    c->dead = true;
+    if (tell && s->handlers.on_close) s->handlers.on_close(s->handlers.user, c);
+    if (in_exchange) finish_exchange(c, false);
+    conn_drop(c);
+}
+
+void qn_http_moved_free(qn_http_moved *m) {
+    if (!m) return;
+    if (m->in) evbuffer_free(m->in);
+    if (m->out) evbuffer_free(m->out);
+    if (m->fd >= 0) evutil_closesocket(m->fd);
+    qn_http_parser_destroy(m->parser);
+    free(m);
+}
+
+static void conn_move(qn_http_conn *c) {
+    qn_http_server *s = c->server;
+    qn_http_moved *m = calloc(1, sizeof *m);
+    if (m) {
+        m->fd = -1;
+        m->in = evbuffer_new();
+        m->out = evbuffer_new();
+    }
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    // libevent lets nobody but itself take from an output's front, unless told.
+    bool ok = m && m->in && m->out && bufferevent_disable(c->bev, EV_READ | EV_WRITE) == 0 &&
+              evbuffer_unfreeze(out, 1) == 0 && evbuffer_add_buffer(m->out, out) == 0 &&
+              evbuffer_add_buffer(m->in, bufferevent_get_input(c->bev)) == 0;
+    int fd = bufferevent_getfd(c->bev);
+    if (!ok || bufferevent_setfd(c->bev, -1) != 0) {
+        qn_http_moved_free(m);
+        conn_free(c);
+        return;
+    }
+    m->fd = fd;
+    m->parser = c->parser;
+    m->begun_ns = c->begun_ns;
+    m->eof = c->eof;
+    c->parser = NULL;
+    conn_drop(c);
+    s->handlers.on_moved(s->handlers.user, m);
+}
+
 // The end of every event callback: what was decided inside is done here.
 static void settle(qn_http_conn *c) {
+    if (c->moving && !c->dead) {
+        conn_move(c);
+        return;
+    }
     if (!c->dead && c->state == C_FLUSH && output_len(c) == 0) {
         evutil_socket_t fd = bufferevent_getfd(c->bev);
         if (c->eof || shutdown(fd, SHUT_WR) != 0) c->dead = true;
@@ -396,9 +453,13 @@ static void fail(qn_http_conn *c, int status, const char *reason) {
 
 // ---------------------------------------------------------------- requests
 
-static void handle_head(qn_http_conn *c) {
+static void handle_head(qn_http_conn *c, bool adopted) {
     qn_http_server *s = c->server;
     const qn_http_head *head = qn_http_parser_head(c->parser);
+    if (!adopted && s->handlers.leaves && s->handlers.leaves(s->handlers.user, head)) {
+        c->moving = true;
+        return;
+    }
     c->have_head = true;
     if (s->handlers.on_head) s->handlers.on_head(s->handlers.user, c, head);
     if (c->dead || c->state != C_HEAD) return; // answered
@@ -445,11 +506,12 @@ static void handle_done(qn_http_conn *c) {
 }
 
 static bool parsing(const qn_http_conn *c) {
-    return !c->dead && (c->state == C_IDLE || c->state == C_HEAD || c->state == C_BODY);
+    return !c->dead && !c->moving &&
+           (c->state == C_IDLE || c->state == C_HEAD || c->state == C_BODY);
 }
 
 static void process(qn_http_conn *c) {
-    if (c->in_process || c->dead) return;
+    if (c->in_process || c->dead || c->moving) return;
     c->in_process = true;
     struct evbuffer *in = bufferevent_get_input(c->bev);
     while (parsing(c)) {
@@ -468,7 +530,7 @@ static void process(qn_http_conn *c) {
         case QN_HTTP_NEED_MORE:
             break;
         case QN_HTTP_HEAD:
-            handle_head(c);
+            handle_head(c, false);
             break;
         case QN_HTTP_BODY:
             handle_body(c, qn_http_parser_body(c->parser));
@@ -506,7 +568,7 @@ static void on_peer_closed(evutil_socket_t fd, short what, void *arg) {
 static void on_read(struct bufferevent *bev, void *arg) {
     qn_http_conn *c = arg;
     process(c);
-    if (!c->dead && evbuffer_get_length(bufferevent_get_input(bev)) >= INPUT_HIGH) {
+    if (!c->dead && !c->moving && evbuffer_get_length(bufferevent_get_input(bev)) >= INPUT_HIGH) {
         bufferevent_disable(bev, EV_READ);
         c->stopped = true;
         if (!c->closed) {
@@ -607,6 +669,39 @@ static void refuse(qn_http_server *s, evutil_socket_t fd) {
     evutil_closesocket(fd);
 }
 
+// Takes fd and parser, also when it fails (NULL).
+static qn_http_conn *conn_open(qn_http_server *s, evutil_socket_t fd, qn_http_parser *parser) {
+    qn_http_conn *c = calloc(1, sizeof *c);
+    struct bufferevent *bev =
+        c ? bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
+    if (!bev) {
+        free(c);
+        qn_http_parser_destroy(parser);
+        evutil_closesocket(fd);
+        return NULL;
+    }
+    c->server = s;
+    c->bev = bev;
+    c->next = s->conns;
+    if (s->conns) s->conns->prev = c;
+    s->conns = c;
+    s->n_conns++;
+    c->parser = parser;
+    c->timer = evtimer_new(s->base, on_timer, c);
+    c->kick = event_new(s->base, -1, 0, on_kick, c);
+    if (!c->parser || !c->timer || !c->kick ||
+        !evbuffer_add_cb(bufferevent_get_output(bev), on_output_change, c)) {
+        conn_free(c);
+        return NULL;
+    }
+    bufferevent_setcb(bev, on_read, on_write, on_event, c);
+    bufferevent_setwatermark(bev, EV_READ, 0, INPUT_HIGH);
+    bufferevent_setwatermark(bev, EV_WRITE, s->limits.output_high / 4, 0);
+    bufferevent_set_max_single_read(bev, INPUT_HIGH);
+    bufferevent_set_max_single_write(bev, s->limits.output_high);
+    return c;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *addr,
                       int addr_len, void *arg) {
     qn_http_server *s = arg;
@@ -622,35 +717,45 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     int size = SEND_BUFFER;
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    qn_http_conn *c = calloc(1, sizeof *c);
-    struct bufferevent *bev =
-        c ? bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
-    if (!bev) {
-        free(c);
-        evutil_closesocket(fd);
+    qn_http_conn *c = conn_open(s, fd, qn_http_parser_create(true, s->limits.max_body));
+    if (!c) return;
+    enter(c, C_IDLE);
+    if (bufferevent_enable(c->bev, EV_READ | EV_WRITE) != 0) conn_free(c);
+}
+
+void qn_http_server_adopt(qn_http_server *s, qn_http_moved *m) {
+    if (s->n_conns >= s->limits.max_connections) {
+        refuse(s, m->fd);
+        m->fd = -1;
+        qn_http_moved_free(m);
         return;
     }
-    c->server = s;
-    c->bev = bev;
-    c->next = s->conns;
-    if (s->conns) s->conns->prev = c;
-    s->conns = c;
-    s->n_conns++;
-    c->parser = qn_http_parser_create(true, s->limits.max_body);
-    c->timer = evtimer_new(s->base, on_timer, c);
-    c->kick = event_new(s->base, -1, 0, on_kick, c);
-    if (!c->parser || !c->timer || !c->kick ||
-        !evbuffer_add_cb(bufferevent_get_output(bev), on_output_change, c)) {
+    qn_http_conn *c = conn_open(s, m->fd, m->parser);
+    m->fd = -1;
+    m->parser = NULL;
+    if (!c) {
+        qn_http_moved_free(m);
+        return;
+    }
+    c->begun_ns = m->begun_ns;
+    c->eof = m->eof;
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    enter(c, C_HEAD);
+    // The read side is frozen against everybody but libevent.
+    bool ok = evbuffer_unfreeze(in, 0) == 0 && evbuffer_add_buffer(in, m->in) == 0 &&
+              evbuffer_freeze(in, 0) == 0 &&
+              evbuffer_add_buffer(bufferevent_get_output(c->bev), m->out) == 0 &&
+              bufferevent_enable(c->bev, EV_READ | EV_WRITE) == 0;
+    qn_http_moved_free(m);
+    if (!ok) {
         conn_free(c);
         return;
     }
-    bufferevent_setcb(bev, on_read, on_write, on_event, c);
-    bufferevent_setwatermark(bev, EV_READ, 0, INPUT_HIGH);
-    bufferevent_setwatermark(bev, EV_WRITE, s->limits.output_high / 4, 0);
-    bufferevent_set_max_single_read(bev, INPUT_HIGH);
-    bufferevent_set_max_single_write(bev, s->limits.output_high);
-    enter(c, C_IDLE);
-    if (bufferevent_enable(bev, EV_READ | EV_WRITE) != 0) conn_free(c);
+    c->progress_ns = qn_os_now_ns();
+    c->in_process = true;
+    handle_head(c, true);
+    c->in_process = false;
+    on_read(c->bev, c); // what came behind the head
 }
 
 static void on_accept_error(struct evconnlistener *listener, void *arg) {

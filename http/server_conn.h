@@ -15,6 +15,9 @@
 struct event_base;
 typedef struct qn_http_server qn_http_server;
 typedef struct qn_http_conn qn_http_conn;
+// A connection between two servers: its descriptor, a request whose head has been read, and the bytes
+// that wait on either side. It belongs to whoever holds it, on any thread.
+typedef struct qn_http_moved qn_http_moved;
 
 typedef struct qn_http_limits { // zero: the default
     uint64_t max_body;          // bytes of one body; 8 MiB
@@ -41,6 +44,10 @@ typedef struct qn_http_outcome {
 // Callbacks may call any function below on the connection they are given. NULL ones are left out.
 typedef struct qn_http_handlers {
     void *user;
+    // Asked first when a head has come: true if another server is to answer this request and what
+    // follows on the connection. Then on_moved gets the connection, and nothing else is called.
+    bool (*leaves)(void *user, const qn_http_head *head);
+    void (*on_moved)(void *user, qn_http_moved *m);
     // The head has come, the body has not. A handler that responds here ends the exchange (the
     // connection closes afterwards if there was a body to come).
     void (*on_head)(void *user, qn_http_conn *c, const qn_http_head *head);
@@ -72,6 +79,10 @@ qn_status qn_http_listen(const char *host, uint16_t port, int *fd, uint16_t *bou
 // Accepts from a listening descriptor, which stays the caller's and must outlive the server.
 qn_status qn_http_server_accept(qn_http_server *s, int fd, qn_error *err);
 void qn_http_server_stop_accept(qn_http_server *s);
+// Takes over a connection that left another server; its request is handled at once. Past
+// max_connections it is answered 503 and closed.
+void qn_http_server_adopt(qn_http_server *s, qn_http_moved *m);
+void qn_http_moved_free(qn_http_moved *m); // closes it
 // From now on every response says "Connection: close".
 void qn_http_server_drain(qn_http_server *s);
 // Connections whose response is not complete or not yet written out.

@@ -370,7 +370,7 @@ static bool reject(qn_loop *l, qn_reject_label label, qn_api_error *err, const c
 
 // What can be known before the body is looked at.
 static bool admit(qn_loop *l, qn_api_error *err) {
-    if (l->phase != QN_PHASE_SERVE) {
+    if (atomic_load(&l->server->phase) != QN_PHASE_SERVE) {
         return reject(l, QN_REJECT_DRAINING, err, "the server is shutting down");
     }
     qn_engine_stats stats;

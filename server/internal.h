@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the files of server/ share. Ownership: qn_server owns the loops; a loop owns its connections
 // and, through them, the generations; only the loop's own thread touches them. What several threads
-// touch is const after start, or atomic (phase, metrics).
+// touch is const after start, atomic (phase, metrics), or under a lock (inbox).
+//
+// The first loop is the service loop. It accepts all connections and answers what operators ask
+// (health, version, metrics); a connection whose request is for the API moves to one of the others,
+// with all that came on it, and stays there. So nothing that an API loop does delays a health check.
 #ifndef QN_SERVER_INTERNAL_H
 #define QN_SERVER_INTERNAL_H
 
@@ -41,6 +45,11 @@ typedef struct qn_loop {
     int index;
     struct event_base *base;
     qn_http_server *http;
+    qn_http_server *admin; // of the service loop; NULL: none
+    pthread_mutex_t inbox_lock;
+    qn_http_moved **inbox; // connections that move here; the array grows, and is empty when idle
+    size_t n_inbox, cap_inbox;
+    atomic_size_t n_conns; // about as many connections as there are here; for choosing a loop
     qn_mailbox mailbox; // its descriptor also wakes the loop when the phase changes
     struct event *wake, *drain_tick, *log_tick, *sigterm, *sigint;
     qn_thread thread;
@@ -65,12 +74,13 @@ struct qn_server {
     size_t n_keys;
     char *version, *prefix;
     qn_metrics *metrics;
-    int listen_fd;
-    uint16_t port;
-    bool loopback;
+    int listen_fd, admin_fd;
+    uint16_t port, admin_port;
+    bool loopback, admin_loopback;
     int64_t started; // seconds since 1970
-    qn_loop *loops;
+    qn_loop *loops; // [0]: the service loop
     size_t n_loops;
+    size_t next_loop; // the service loop's, for equally loaded ones
     atomic_int phase;
     atomic_int others; // loops but the first that run
     qn_wakeup stop; // written by qn_server_stop, watched by the first loop
@@ -80,7 +90,10 @@ struct qn_server {
 // ---- routes.c
 extern const char *const qn_route_handlers[]; // names for metrics; [0] is "none"
 size_t qn_route_handler_count(void);
+// Is the request one for the other loops?
+bool qn_routes_leaves(void *loop, const qn_http_head *head);
 void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head);
+void qn_routes_admin_head(void *loop, qn_http_conn *c, const qn_http_head *head);
 void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn_str body);
 void qn_routes_format_error(void *loop, int status, const char *reason, qn_buf *body);
 void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *outcome);
@@ -89,6 +102,8 @@ void qn_respond_error(qn_loop *l, qn_http_conn *c, const qn_api_error *err);
 void qn_respond_json(qn_http_conn *c, const qn_buf *body);
 // The served name that the request means; NULL with *err if it is none of ours. NULL name: the first.
 const char *qn_server_model(const struct qn_server *s, const char *name, qn_api_error *err);
+// What the first signal does; asked twice it does not become the second, which cuts.
+void qn_server_drain(struct qn_server *s);
 bool qn_server_healthy(struct qn_server *s, const char **why);
 bool qn_key_hash(const char *key, size_t len, uint8_t out[32]);
 // 32 hexadecimal digits and a NUL.

@@ -21,8 +21,8 @@ typedef struct histogram {
 } histogram;
 
 static const char *const methods[] = {"GET", "POST", "HEAD", "OPTIONS", "other"};
-static const int statuses[] = {200, 400, 401, 403, 404, 405, 408, 413, 417,
-                               429, 431, 500, 501, 503, 505, 0};
+static const int statuses[] = {200, 202, 204, 400, 401, 403, 404, 405, 408, 413, 417, 429, 431,
+                               500, 501, 503, 505, 0};
 
 struct qn_metrics {
     char *prefix;

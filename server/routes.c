@@ -17,36 +17,41 @@ enum { GET = 1, POST = 2 };
 
 typedef void route_fn(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body);
 
+// Who answers: the API's loops, the service loop, or the service loop on the admin port only.
+typedef enum route_place { API, SERVICE, ADMIN } route_place;
+
 typedef struct route {
     const char *path;
     const char *handler; // its name in metrics
     int methods;
     bool is_public;
+    route_place place;
     bool prefix; // path ends with '/': what follows is the route's argument
     route_fn *fn;
 } route;
 
-static route_fn chat, completions, models, one_model, tokenize, detokenize, health, version, metrics;
+static route_fn chat, completions, models, one_model, tokenize, detokenize, health, version, metrics,
+    drain;
 
-enum { ROUTE_NONE = 0, ROUTE_METRICS = 9 };
 static const route routes[] = {
-    {"", "none", 0, false, false, NULL}, // [0]: what no route took
-    {"/v1/chat/completions", "/v1/chat/completions", POST, false, false, chat},
-    {"/v1/completions", "/v1/completions", POST, false, false, completions},
-    {"/v1/models", "/v1/models", GET, false, false, models},
-    {"/v1/models/", "/v1/models/{model}", GET, false, true, one_model},
-    {"/tokenize", "/tokenize", POST, false, false, tokenize},
-    {"/detokenize", "/detokenize", POST, false, false, detokenize},
-    {"/health", "/health", GET, true, false, health},
-    {"/version", "/version", GET, true, false, version},
-    {"/metrics", "/metrics", GET, true, false, metrics},
-    {"/ping", "/ping", GET | POST, true, false, health},
+    {"", "none", 0, false, API, false, NULL}, // [0]: what no route took
+    {"/v1/chat/completions", "/v1/chat/completions", POST, false, API, false, chat},
+    {"/v1/completions", "/v1/completions", POST, false, API, false, completions},
+    {"/v1/models", "/v1/models", GET, false, API, false, models},
+    {"/v1/models/", "/v1/models/{model}", GET, false, API, true, one_model},
+    {"/tokenize", "/tokenize", POST, false, API, false, tokenize},
+    {"/detokenize", "/detokenize", POST, false, API, false, detokenize},
+    {"/health", "/health", GET, true, SERVICE, false, health},
+    {"/version", "/version", GET, true, SERVICE, false, version},
+    {"/metrics", "/metrics", GET, true, SERVICE, false, metrics},
+    {"/ping", "/ping", GET | POST, true, SERVICE, false, health},
+    {"/drain", "/drain", POST, false, ADMIN, false, drain},
 };
 
 const char *const qn_route_handlers[] = {
     "none",        "/v1/chat/completions", "/v1/completions", "/v1/models",
     "/v1/models/{model}", "/tokenize", "/detokenize", "/health",
-    "/version",    "/metrics",             "/ping",
+    "/version",    "/metrics",             "/ping",           "/drain",
 };
 _Static_assert(QN_COUNT(routes) == QN_COUNT(qn_route_handlers), "one name for each route");
 size_t qn_route_handler_count(void) { return QN_COUNT(qn_route_handlers); }
@@ -163,15 +168,28 @@ static bool valid_request_id(qn_str v) {
     return true;
 }
 
-static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_api_error *err) {
+bool qn_routes_leaves(void *loop, const qn_http_head *head) {
+    qn_loop *l = loop;
+    const route *r = find_route(head->path);
+    // Once the others may have left, everything is answered (refused, that is) here.
+    return r && r->place == API && atomic_load(&l->server->phase) == QN_PHASE_SERVE;
+}
+
+static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, bool admin,
+                       qn_api_error *err) {
     struct qn_server *s = l->server;
     // A page in a browser that has its own name resolve to this machine must not reach the server.
-    if (s->loopback && head->host.len && !names_loopback(head->host)) {
+    if ((admin ? s->admin_loopback : s->loopback) && head->host.len && !names_loopback(head->host)) {
         return qn_api_fail(err, 403, NULL,
                            "this server listens on this machine only: the Host header must name "
                            "localhost or a loopback address");
     }
+    qn_str origin;
+    if (admin && qn_http_find(head, "origin", &origin) > 0) {
+        return qn_api_fail(err, 403, NULL, "the admin port is not for web pages");
+    }
     const route *r = find_route(head->path);
+    if (r && (admin ? r->place == API : r->place == ADMIN)) r = NULL;
     if (!r) return qn_api_fail(err, 404, NULL, "there is no such path here");
     qn_http_conn_set_tag(c, (int)(r - routes));
     bool is_get = qn_str_is(head->method, "GET") || qn_str_is(head->method, "HEAD");
@@ -183,20 +201,19 @@ static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn
         return qn_api_fail(err, 405, NULL, "the method is not allowed for this path");
     }
     bool is_public = r->is_public &&
-                     !(s->options.protect_metrics && r == &routes[ROUTE_METRICS]);
+                     !(s->options.protect_metrics && r->fn == metrics);
     if (s->n_keys && !is_public && !key_accepted(s, head)) {
         err->code = "invalid_api_key";
         return qn_api_fail(err, 401, NULL,
                            "missing or wrong API key: send \"Authorization: Bearer KEY\"");
     }
-    if (method == POST && !r->is_public && !json_content_type(head)) {
+    if (method == POST && r->place == API && !json_content_type(head)) {
         return qn_api_fail(err, 400, NULL, "the Content-Type must be application/json");
     }
     return true;
 }
 
-void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head) {
-    qn_loop *l = loop;
+static void routes_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, bool admin) {
     qn_api_error err = {0};
     qn_str id = {0};
     char name[33];
@@ -205,7 +222,15 @@ void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head) {
         id = qn_str_from(name);
     }
     qn_http_conn_add_field(c, "X-Request-Id", id);
-    if (!check_head(l, c, head, &err)) qn_respond_error(l, c, &err);
+    if (!check_head(l, c, head, admin, &err)) qn_respond_error(l, c, &err);
+}
+
+void qn_routes_head(void *loop, qn_http_conn *c, const qn_http_head *head) {
+    routes_head(loop, c, head, false);
+}
+
+void qn_routes_admin_head(void *loop, qn_http_conn *c, const qn_http_head *head) {
+    routes_head(loop, c, head, true);
 }
 
 void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn_str body) {
@@ -215,6 +240,7 @@ void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn
 
 void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *o) {
     qn_loop *l = loop;
+    atomic_store(&l->n_conns, qn_http_server_count(l->http));
     if (o->status == 0) return; // the client left before there was anything to count
     size_t tag = (size_t)qn_http_conn_tag(c);
     qn_str method = o->head ? o->head->method : (qn_str){0};
@@ -414,4 +440,11 @@ static void metrics(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_st
         return;
     }
     qn_http_respond(c, 200, "text/plain; version=0.0.4; charset=utf-8", b->data, b->len);
+}
+
+static void drain(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
+    (void)head;
+    (void)body;
+    qn_server_drain(l->server);
+    qn_http_respond(c, 202, "application/json", "{\"status\":\"draining\"}", 21);
 }

@@ -36,6 +36,8 @@ static void raise_phase(struct qn_server *s, int phase) {
     for (size_t i = 0; i < s->n_loops; i++) qn_wakeup_signal(&s->loops[i].mailbox.wakeup);
 }
 
+void qn_server_drain(struct qn_server *s) { raise_phase(s, QN_PHASE_DRAIN); }
+
 static void follow_phase(qn_loop *l) {
     struct qn_server *s = l->server;
     int phase = atomic_load(&s->phase);
@@ -44,6 +46,7 @@ static void follow_phase(qn_loop *l) {
         double timeout = s->options.shutdown_timeout;
         l->deadline_ns = qn_os_now_ns() + (uint64_t)(timeout * 1e9);
         qn_http_server_drain(l->http);
+        if (l->admin) qn_http_server_drain(l->admin);
         struct timeval tick = to_timeval(DRAIN_TICK);
         event_add(l->drain_tick, &tick);
         if (l->index == 0) {
@@ -62,7 +65,7 @@ static void on_drain_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     if (qn_http_server_busy(l->http) == 0) {
-        // The first loop is the last to leave: it takes the second signal.
+        // The service loop is the last to leave: it takes the second signal.
         if (l->index > 0 || atomic_load(&l->server->others) == 0) event_base_loopbreak(l->base);
         return;
     }
@@ -74,6 +77,49 @@ static void on_drain_tick(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
+// ---------------------------------------------------------------- moving connections
+
+// The least loaded of the API's loops, in turn where several are.
+static qn_loop *choose_loop(struct qn_server *s) {
+    size_t n = s->n_loops - 1;
+    qn_loop *best = NULL;
+    for (size_t i = 0; i < n; i++) {
+        qn_loop *l = &s->loops[1 + (s->next_loop + i) % n];
+        if (!best || atomic_load(&l->n_conns) < atomic_load(&best->n_conns)) best = l;
+    }
+    s->next_loop++;
+    return best;
+}
+
+static void on_moved(void *loop, qn_http_moved *m) {
+    struct qn_server *s = ((qn_loop *)loop)->server;
+    qn_loop *to = choose_loop(s);
+    pthread_mutex_lock(&to->inbox_lock);
+    bool ok = qn_grow(&to->inbox, &to->cap_inbox, to->n_inbox + 1, sizeof(qn_http_moved *));
+    if (ok) to->inbox[to->n_inbox++] = m;
+    pthread_mutex_unlock(&to->inbox_lock);
+    if (ok) {
+        atomic_fetch_add(&to->n_conns, 1);
+        qn_wakeup_signal(&to->mailbox.wakeup);
+    } else {
+        qn_http_moved_free(m);
+    }
+}
+
+static void take_inbox(qn_loop *l) {
+    if (l->index == 0) return;
+    for (;;) {
+        pthread_mutex_lock(&l->inbox_lock);
+        qn_http_moved *m = l->n_inbox ? l->inbox[--l->n_inbox] : NULL;
+        pthread_mutex_unlock(&l->inbox_lock);
+        if (!m) break;
+        qn_http_server_adopt(l->http, m);
+    }
+    atomic_store(&l->n_conns, qn_http_server_count(l->http));
+}
+
+// ---------------------------------------------------------------- events
+
 static void on_wake(evutil_socket_t fd, short what, void *arg) {
     qn_loop *l = arg;
     uint64_t handle;
@@ -84,6 +130,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
         if (!qn_mailbox_take(&l->mailbox, &handle)) break;
         qn_generate_ready(l, handle);
     }
+    take_inbox(l);
     follow_phase(l);
 }
 
@@ -131,6 +178,10 @@ static void on_log_tick(evutil_socket_t fd, short what, void *arg) {
 static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error *err) {
     l->server = s;
     l->index = index;
+    if (pthread_mutex_init(&l->inbox_lock, NULL) != 0) {
+        l->server = NULL;
+        return qn_fail(err, QN_ERR_NOMEM, "cannot make a lock");
+    }
     qn_status st = qn_mailbox_open(&l->mailbox, MAILBOX, err);
     if (st != QN_OK) return st;
     l->base = event_base_new();
@@ -138,7 +189,7 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
         !qn_os_random(&l->id_key, sizeof l->id_key)) {
         return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
     }
-    const qn_http_handlers handlers = {
+    qn_http_handlers handlers = {
         .user = l,
         .on_head = qn_routes_head,
         .on_request = qn_routes_request,
@@ -147,8 +198,20 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
         .on_finish = qn_routes_finish,
         .format_error = qn_routes_format_error,
     };
+    if (index == 0) {
+        handlers.leaves = qn_routes_leaves;
+        handlers.on_moved = on_moved;
+    }
     st = qn_http_server_create(l->base, &s->options.http, &handlers, s->options.log, &l->http, err);
-    if (st == QN_OK) st = qn_http_server_accept(l->http, s->listen_fd, err);
+    if (st == QN_OK && index == 0) st = qn_http_server_accept(l->http, s->listen_fd, err);
+    if (st == QN_OK && index == 0 && s->admin_fd >= 0) {
+        handlers.leaves = NULL;
+        handlers.on_moved = NULL;
+        handlers.on_head = qn_routes_admin_head;
+        st = qn_http_server_create(l->base, &s->options.http, &handlers, s->options.log, &l->admin,
+                                   err);
+        if (st == QN_OK) st = qn_http_server_accept(l->admin, s->admin_fd, err);
+    }
     if (st != QN_OK) return st;
     l->wake = event_new(l->base, l->mailbox.wakeup.fd, EV_READ | EV_PERSIST, on_wake, l);
     l->drain_tick = event_new(l->base, -1, EV_PERSIST, on_drain_tick, l);
@@ -185,6 +248,10 @@ static void free_event(struct event *e) {
 
 static void loop_close(qn_loop *l) {
     if (!l->server) return;
+    for (size_t i = 0; i < l->n_inbox; i++) qn_http_moved_free(l->inbox[i]);
+    free(l->inbox);
+    pthread_mutex_destroy(&l->inbox_lock);
+    qn_http_server_destroy(l->admin);
     qn_http_server_destroy(l->http); // ends the generations of connections that are left
     free_event(l->wake);
     free_event(l->drain_tick);
@@ -222,6 +289,10 @@ static qn_status take_options(struct qn_server *s, const qn_server_options *o, q
     if (x->io_threads < 1 || x->io_threads > QN_SERVER_MAX_LOOPS) {
         return qn_fail(err, QN_ERR_INVALID, "%d I/O threads (1 to %d)", x->io_threads,
                        QN_SERVER_MAX_LOOPS);
+    }
+    if (!x->admin_host) x->admin_host = "127.0.0.1";
+    if (o->admin_port < -1 || o->admin_port > 65535) {
+        return qn_fail(err, QN_ERR_INVALID, "admin port %d is not between 1 and 65535", o->admin_port);
     }
     if (x->max_queued <= 0) x->max_queued = 1024;
     if (x->max_logprobs <= 0 || x->max_logprobs > QN_MAX_TOP_LOGPROBS) {
@@ -268,7 +339,7 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
     *out = NULL;
     struct qn_server *s = calloc(1, sizeof *s);
     if (!s) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
-    s->listen_fd = -1;
+    s->listen_fd = s->admin_fd = -1;
     s->stop.fd = -1;
     atomic_init(&s->phase, QN_PHASE_SERVE);
     qn_status st = take_options(s, options, err);
@@ -293,10 +364,14 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
     }
     st = qn_http_listen(s->options.host, (uint16_t)options->port, &s->listen_fd, &s->port,
                         &s->loopback, err);
-    s->options.host = NULL;
+    if (st == QN_OK && options->admin_port != 0) {
+        st = qn_http_listen(s->options.admin_host, (uint16_t)QN_MAX(options->admin_port, 0),
+                            &s->admin_fd, &s->admin_port, &s->admin_loopback, err);
+    }
+    s->options.host = s->options.admin_host = NULL;
     if (st == QN_OK) st = qn_wakeup_open(&s->stop, err);
     if (st != QN_OK) goto fail;
-    s->n_loops = (size_t)s->options.io_threads;
+    s->n_loops = 1 + (size_t)s->options.io_threads;
     s->loops = calloc(s->n_loops, sizeof *s->loops);
     if (!s->loops) {
         s->n_loops = 0;
@@ -316,6 +391,7 @@ fail:
 }
 
 int32_t qn_server_port(const qn_server *s) { return s->port; }
+int32_t qn_server_admin_port(const qn_server *s) { return s->admin_port; }
 
 qn_status qn_server_run(qn_server *s, qn_error *err) {
     qn_status st = QN_OK;
@@ -340,6 +416,7 @@ void qn_server_destroy(qn_server *s) {
     free(s->loops);
     if (s->stop.fd >= 0) qn_wakeup_close(&s->stop);
     if (s->listen_fd >= 0) close(s->listen_fd);
+    if (s->admin_fd >= 0) close(s->admin_fd);
     qn_metrics_destroy(s->metrics);
     for (size_t i = 0; s->names && i < s->n_names; i++) free(s->names[i]);
     free(s->names);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The HTTP server: OpenAI's routes over an engine, health, metrics.
 //
-// Threads: qn_server_run serves on the calling thread and on io_threads - 1 more; each runs an event
-// loop with its own connections and its own mailbox of the engine. Signals are handled on the calling
-// thread.
+// Threads: qn_server_run runs the service loop on the calling thread: it accepts connections, answers
+// /health, /ping, /version and /metrics, and handles signals. io_threads more run the API's event
+// loops, each with its own connections and its own mailbox of the engine.
 #ifndef QN_SERVER_SERVER_H
 #define QN_SERVER_SERVER_H
 
@@ -23,7 +23,9 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     const char *const *api_keys;    // any one of them is asked for, but for public routes; 0: none
     size_t n_api_keys;
     bool protect_metrics;           // /metrics asks for a key too
-    int32_t io_threads;             // 1; at most 64
+    int32_t io_threads;             // event loops of the API; 1; at most 64
+    const char *admin_host;         // "127.0.0.1"
+    int32_t admin_port;             // the service routes and POST /drain; 0: none, -1: any free one
     int32_t max_queued;             // waiting requests beyond which new ones are refused unread; 1024
     int32_t max_logprobs;           // 20, and at most that
     double shutdown_timeout;        // seconds for what runs at the first signal; < 0: 0; 0: 30
@@ -41,6 +43,7 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
 qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn_error *err);
 // The port that is listened on.
 int32_t qn_server_port(const qn_server *s);
+int32_t qn_server_admin_port(const qn_server *s); // 0: none
 // Serves until it was stopped and returns QN_OK then. With handle_signals the first SIGTERM or SIGINT
 // is qn_server_stop, a second one too.
 qn_status qn_server_run(qn_server *s, qn_error *err);
