@@ -55,6 +55,7 @@ typedef struct request {
     int32_t n_bans; // of the first two
     bool has_penalties, needs_output;
     bool counted; // in n_needs_output
+    bool nothing_left; // the sampler said so
     qn_mailbox *mailbox;
     // Output, guarded by lock.
     int32_t *ids;

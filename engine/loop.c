@@ -52,12 +52,26 @@ static qn_outcome outcome_of(qn_finish f) {
 }
 
 static void sample_error(const request *r, qn_error *error) {
-    if (r->allowed || r->params.n_bad_words > 0 || r->params.min_tokens > 0) {
-        qn_fail(error, QN_ERR_NUMERIC, "no token can be sampled: allowed_token_ids, bad_words and "
-                "min_tokens leave none, or the model's output is not a number");
+    if (r->nothing_left) {
+        qn_fail(error, QN_ERR_INVALID, "no token is left to sample: allowed_token_ids, bad_words and "
+                "min_tokens exclude all");
     } else {
         qn_fail(error, QN_ERR_NUMERIC,
                 "the model's output for this request is not a number (NaN or infinite)");
+    }
+}
+
+// Before the commit: whose lists, not whose numbers, left nothing to sample.
+static void note_nothing_left(qn_engine *e, const qn_step_plan *p, const qn_sample *samples) {
+    for (int32_t i = 0; i < p->n_seqs; i++) {
+        const qn_plan_seq *s = &qn_plan_seqs(p)[i];
+        for (int32_t j = 0; j < s->n_logits; j++) {
+            if (samples[s->logit_start + j].status != QN_ERR_INVALID) continue;
+            pthread_mutex_lock(&e->lock);
+            request *r = request_find(e, qn_sched_slot_id(e->sched, s->slot));
+            if (r) r->nothing_left = true;
+            pthread_mutex_unlock(&e->lock);
+        }
     }
 }
 
@@ -224,6 +238,7 @@ static void end_step(qn_engine *e) {
             e->results[i].id = result.samples[i].id;
             e->results[i].ok = result.samples[i].status == QN_OK;
         }
+        note_nothing_left(e, step->plan, result.samples);
         qn_sched_commit(e->sched, step->plan, e->results, now);
     } else {
         qn_logf(e->log, QN_LOG_ERROR, "step %llu failed: %s", (unsigned long long)step->plan->step,

@@ -114,6 +114,14 @@ qn_status sampling_copy(const qn_engine *e, request *r, qn_error *err) {
         }
     }
     q->allowed_ids = NULL; // the caller's; the mask has them
+    for (int32_t i = r->n_stop_ids; r->allowed && i < r->n_bans; i++) {
+        r->allowed[r->bans[i] / 32] &= ~((uint32_t)1 << (r->bans[i] % 32));
+    }
+    uint32_t any = 0;
+    for (size_t i = 0; i < n_words; i++) any |= r->allowed[i];
+    if (r->allowed && !any) {
+        return qn_fail(err, QN_ERR_INVALID, "allowed_token_ids: bad_words exclude all of them");
+    }
     const qn_sample_row row = {.repetition_penalty = q->repetition_penalty,
                                .presence_penalty = q->presence_penalty,
                                .frequency_penalty = q->frequency_penalty};

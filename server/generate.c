@@ -40,6 +40,8 @@ static void generation_free(qn_generation *g) {
     if (g->next) g->next->prev = g->prev;
     if (g->conn) qn_http_conn_set_user(g->conn, NULL);
     qn_gen_request_free(g->request);
+    qn_ids_free(&g->prompt_ids);
+    free(g->prompt_ends);
     free(g->choices);
     free(g);
 }
@@ -162,6 +164,10 @@ static bool may_stop(const qn_choice *c, int32_t id) {
 }
 
 static bool on_token(qn_choice *c, const qn_token_event *e) {
+    if (c->gen->request->return_ids) {
+        if (!qn_grow(&c->ids, &c->cap_ids, (size_t)c->n_tokens + 1, sizeof *c->ids)) return false;
+        c->ids[c->n_tokens] = e->id;
+    }
     c->n_tokens++;
     if (c->held) {
         c->held = false;
@@ -201,8 +207,9 @@ static bool send_chunk(qn_choice *c) {
     qn_generation *g = c->gen;
     qn_buf *b = &g->loop->scratch;
     qn_buf_clear(b);
-    qn_output_chunk(c, g->request->chat && !c->role_sent, b);
-    c->role_sent = true;
+    qn_output_chunk(c, !c->first_sent, b);
+    c->first_sent = true;
+    c->n_ids_sent = (size_t)c->n_tokens;
     qn_buf_clear(&c->text);
     qn_output_clear_logprobs(c);
     if (b->failed) return false;
@@ -269,7 +276,8 @@ static void fail_from_state(qn_generation *g, const qn_request_state *state) {
     if (state->outcome == QN_DONE_ERROR) {
         qn_logf(g->loop->server->options.log, QN_LOG_ERROR, "request %s failed: %s", g->id,
                 state->error.message);
-        if (state->error.status == QN_ERR_NOMEM || state->error.status == QN_ERR_BUSY) {
+        if (state->error.status == QN_ERR_NOMEM || state->error.status == QN_ERR_BUSY ||
+            state->error.status == QN_ERR_INVALID) {
             qn_api_fail_status(&err, &state->error, NULL);
         } else {
             qn_api_fail(&err, 500, NULL, "the engine failed: %s", state->error.message);
@@ -408,6 +416,17 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         .min_p = r->min_p,
         .top_k = r->top_k,
         .n_logprobs = r->n_logprobs,
+        .repetition_penalty = r->repetition_penalty,
+        .presence_penalty = r->presence_penalty,
+        .frequency_penalty = r->frequency_penalty,
+        .bias_ids = r->bias_ids,
+        .biases = r->biases,
+        .n_biases = (int32_t)r->n_biases,
+        .allowed_ids = r->allowed_ids,
+        .n_allowed_ids = (int32_t)r->n_allowed_ids,
+        .bad_word_ids = r->bad_ids.data,
+        .bad_word_lens = r->bad_lens,
+        .n_bad_words = (int32_t)r->n_bad_lens,
     };
     uint64_t handle = 0;
     qn_status st = qn_engine_submit(s->engine, &q, &g->loop->mailbox, &handle, &e);
@@ -450,7 +469,8 @@ static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_r
     }
     char name[33];
     qn_loop_name(l, name);
-    snprintf(g->id, sizeof g->id, "%s-%s", r->chat ? "chatcmpl" : "cmpl", name);
+    snprintf(g->id, sizeof g->id, "%s-%s", r->chat ? "chatcmpl" : "cmpl",
+             r->request_id ? r->request_id : name);
     g->next = l->generations;
     if (g->next) g->next->prev = g;
     l->generations = g;
@@ -459,8 +479,9 @@ static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_r
 
 // The long work of a request, which needs nothing of the loop: all prompts to ids. ends[i] is where
 // prompt i ends in ids.
-static bool prepare(const qn_engine_info *info, const qn_gen_request *r, qn_ids *ids, size_t *ends,
+static bool prepare(const qn_engine_info *info, qn_gen_request *r, qn_ids *ids, size_t *ends,
                     qn_api_error *err) {
+    if (!qn_bad_words_build(info, r, err)) return false;
     for (size_t i = 0; i < r->n_prompts; i++) {
         if (!qn_prompt_build(info, r, i, ids, err)) return false;
         ends[i] = ids->len;
@@ -468,10 +489,31 @@ static bool prepare(const qn_engine_info *info, const qn_gen_request *r, qn_ids 
     return true;
 }
 
+// Keeps the prompts' ids for the answer.
+static bool keep_ids(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_api_error *err) {
+    const qn_gen_request *r = g->request;
+    size_t copies = r->chat ? 1 : (size_t)r->n;
+    if (ids->len > QN_REQUEST_MAX_ECHOED_IDS / copies) {
+        return qn_api_fail(err, 400, "return_token_ids",
+                           "return_token_ids: the answer would repeat more than %d prompt tokens",
+                           QN_REQUEST_MAX_ECHOED_IDS);
+    }
+    g->prompt_ends = calloc(r->n_prompts, sizeof *g->prompt_ends);
+    if (!g->prompt_ends || !qn_grow(&g->prompt_ids.data, &g->prompt_ids.cap, ids->len,
+                                    sizeof *g->prompt_ids.data)) {
+        return qn_api_fail(err, 503, NULL, "out of memory");
+    }
+    memcpy(g->prompt_ends, ends, r->n_prompts * sizeof *ends);
+    memcpy(g->prompt_ids.data, ids->data, ids->len * sizeof *ids->data);
+    g->prompt_ids.len = ids->len;
+    return true;
+}
+
 // From ids to a running generation.
 static bool start(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_api_error *err) {
     const qn_gen_request *r = g->request;
     qn_metrics *m = metrics(g);
+    if (r->return_ids && !keep_ids(g, ids, ends, err)) return false;
     for (size_t i = 0; i < r->n_prompts; i++) {
         size_t first = i ? ends[i - 1] : 0, n = ends[i] - first;
         for (int32_t k = 0; k < r->n; k++) {

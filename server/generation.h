@@ -23,7 +23,7 @@ struct qn_choice {
     int32_t index;
     uint64_t handle; // 0: released
     bool unread;     // the engine has something, but the connection is full
-    bool role_sent;
+    bool first_sent; // its first chunk
     qn_detok detok;
     qn_stop_matcher *stops; // NULL: none
     bool held;              // held_event may be the stop token: not yet part of the text
@@ -35,6 +35,8 @@ struct qn_choice {
     qn_buf text;     // certain and not yet sent
     qn_logprob_text logprobs;
     int32_t n_tokens;
+    int32_t *ids; // [n_tokens] where the request wants them
+    size_t cap_ids, n_ids_sent;
     const char *finish; // finish_reason; NULL: running
     int stop_string;    // which one matched; -1
     int32_t stop_id;    // which token ended it; -1
@@ -47,17 +49,20 @@ struct qn_generation {
     qn_generation *prev, *next;
     qn_gen_request *request;
     const char *model; // served name
-    char id[48];
+    char id[160];
     int64_t created;
     uint64_t arrived_ns;
     int64_t n_prompt; // of all prompts
     int64_t n_cached;
+    qn_ids prompt_ids; // of all prompts, where the request wants them
+    size_t *prompt_ends; // [n_prompts] where each ends in prompt_ids
     qn_choice *choices;
     size_t n_choices, n_open;
 };
 
 // Output. Each appends a JSON text.
-void qn_output_chunk(const qn_choice *c, bool with_role, qn_buf *out);
+// first: the choice's first, which carries the role and what is said once.
+void qn_output_chunk(const qn_choice *c, bool first, qn_buf *out);
 void qn_output_usage_chunk(const qn_generation *g, qn_buf *out);
 void qn_output_response(const qn_generation *g, qn_buf *out);
 // Moves pending tokens that begin before byte `end` of the text to the choice's logprobs.

@@ -131,6 +131,8 @@ void qn_choice_free_output(qn_choice *c) {
     qn_buf_free(&c->logprobs.probs);
     qn_buf_free(&c->logprobs.tops);
     qn_buf_free(&c->logprobs.offsets);
+    free(c->ids);
+    c->ids = NULL;
     free(c->pending);
     c->pending = NULL;
     c->n_pending = c->cap_pending = 0;
@@ -177,6 +179,25 @@ static void finish_fields(const qn_choice *c, qn_buf *out) {
     }
 }
 
+static void ids_field(qn_buf *out, const char *name, const int32_t *ids, size_t n) {
+    qn_buf_printf(out, ",\"%s\":[", name);
+    for (size_t i = 0; i < n; i++) qn_buf_printf(out, i ? ",%d" : "%d", ids[i]);
+    qn_buf_putc(out, ']');
+}
+
+// Of the choice's prompt.
+static void prompt_ids_field(const qn_choice *c, qn_buf *out) {
+    const qn_generation *g = c->gen;
+    size_t k = (size_t)c->index / (size_t)g->request->n;
+    size_t first = k ? g->prompt_ends[k - 1] : 0;
+    ids_field(out, "prompt_token_ids", g->prompt_ids.data + first, g->prompt_ends[k] - first);
+}
+
+static void token_ids_field(const qn_choice *c, size_t first, qn_buf *out) {
+    size_t n = (size_t)c->n_tokens;
+    ids_field(out, "token_ids", n ? c->ids + first : NULL, n - first);
+}
+
 static void head_fields(const qn_generation *g, const char *object, qn_buf *out) {
     qn_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, object,
                   (long long)g->created);
@@ -193,9 +214,9 @@ static void usage_field(const qn_generation *g, qn_buf *out) {
                   (long long)g->n_cached);
 }
 
-void qn_output_chunk(const qn_choice *c, bool with_role, qn_buf *out) {
+void qn_output_chunk(const qn_choice *c, bool first, qn_buf *out) {
     const qn_generation *g = c->gen;
-    bool chat = g->request->chat;
+    bool chat = g->request->chat, with_role = chat && first;
     head_fields(g, chat ? "chat.completion.chunk" : "text_completion", out);
     qn_buf_printf(out, ",\"choices\":[{\"index\":%d", c->index);
     if (chat) {
@@ -213,7 +234,12 @@ void qn_output_chunk(const qn_choice *c, bool with_role, qn_buf *out) {
     if (g->request->n_logprobs >= 0 && c->logprobs.a.len == 0) qn_buf_puts(out, ",\"logprobs\":null");
     else logprobs_field(c, out);
     finish_fields(c, out);
+    if (g->request->return_ids) {
+        if (first && !chat) prompt_ids_field(c, out);
+        token_ids_field(c, c->n_ids_sent, out);
+    }
     qn_buf_puts(out, "}]");
+    if (g->request->return_ids && first && chat) prompt_ids_field(c, out);
     if (g->request->continuous_usage) usage_field(g, out);
     qn_buf_putc(out, '}');
 }
@@ -242,9 +268,14 @@ void qn_output_response(const qn_generation *g, qn_buf *out) {
         }
         logprobs_field(c, out);
         finish_fields(c, out);
+        if (g->request->return_ids) {
+            if (!chat) prompt_ids_field(c, out);
+            token_ids_field(c, 0, out);
+        }
         qn_buf_putc(out, '}');
     }
     qn_buf_putc(out, ']');
+    if (g->request->return_ids && chat) prompt_ids_field(&g->choices[0], out);
     usage_field(g, out);
     qn_buf_putc(out, '}');
 }

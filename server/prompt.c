@@ -37,7 +37,9 @@ bool qn_prompt_build(const qn_engine_info *info, const qn_gen_request *r, size_t
     if (r->chat) {
         json_t *variables = template_variables(r);
         if (!variables) return qn_api_fail(err, 503, NULL, "out of memory");
-        qn_status st = qn_prompt_from_chat(info, variables, most, out, NULL, &e);
+        qn_status st = r->continue_final
+                           ? qn_prompt_continue_chat(info, variables, most, out, NULL, &e)
+                           : qn_prompt_from_chat(info, variables, most, out, NULL, &e);
         json_decref(variables);
         if (!done(info, st, &e, "messages", err)) return false;
     } else if (r->prompts[index].text) {
@@ -63,4 +65,44 @@ bool qn_prompt_build(const qn_engine_info *info, const qn_gen_request *r, size_t
                            "%d tokens", n, r->max_tokens, info->max_model_len);
     }
     return true;
+}
+
+bool qn_bad_words_build(const qn_engine_info *info, qn_gen_request *r, qn_api_error *err) {
+    qn_buf text = {0};
+    qn_error e = {0};
+    qn_status st = QN_OK;
+    for (size_t i = 0; i < r->n_bad_words && st == QN_OK; i++) {
+        size_t plain = r->bad_ids.len;
+        for (int space = 0; space < 2 && st == QN_OK; space++) {
+            size_t first = r->bad_ids.len;
+            qn_buf_clear(&text);
+            if (space) qn_buf_putc(&text, ' ');
+            qn_buf_append(&text, r->bad_words[i].data, r->bad_words[i].len);
+            if (text.failed) {
+                st = qn_fail(&e, QN_ERR_NOMEM, "out of memory");
+                break;
+            }
+            st = qn_tokenize(info->tokenizer, text.data, text.len, NULL, 0, false,
+                             QN_MAX_BAD_WORD_IDS, &r->bad_ids, &e);
+            if (st != QN_OK) break;
+            size_t n = r->bad_ids.len - first;
+            // Ids that end with the plain word's are banned with those. (vLLM drops more: every one
+            // that has another length, so that words of several tokens may still come after a space.)
+            size_t n_plain = first - plain;
+            if (n == 0 || (space && n >= n_plain &&
+                memcmp(r->bad_ids.data + r->bad_ids.len - n_plain, r->bad_ids.data + plain,
+                       n_plain * sizeof *r->bad_ids.data) == 0)) {
+                r->bad_ids.len = first;
+            } else {
+                r->bad_lens[r->n_bad_lens++] = (int32_t)n;
+            }
+        }
+    }
+    qn_buf_free(&text);
+    if (st == QN_OK) return true;
+    if (st == QN_ERR_LIMIT) {
+        return qn_api_fail(err, 400, "bad_words", "a bad word has more than %d tokens",
+                           QN_MAX_BAD_WORD_IDS);
+    }
+    return qn_api_fail_status(err, &e, "bad_words");
 }

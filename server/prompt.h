@@ -14,4 +14,8 @@
 bool qn_prompt_build(const qn_engine_info *info, const qn_gen_request *r, size_t index, qn_ids *out,
                      qn_api_error *err);
 
+// The ids of the request's bad words, each without and with a space before it where that makes
+// other tokens: r->bad_ids and r->bad_lens.
+bool qn_bad_words_build(const qn_engine_info *info, qn_gen_request *r, qn_api_error *err);
+
 #endif

@@ -2,6 +2,7 @@
 #include "server/request.h"
 
 #include "base/checked.h"
+#include "engine/engine.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -157,10 +158,6 @@ static const struct {
     const char *name;
     neutral neutral;
 } refused[] = {
-    {"logit_bias", NEUTRAL_EMPTY},
-    {"presence_penalty", NEUTRAL_ZERO},
-    {"frequency_penalty", NEUTRAL_ZERO},
-    {"repetition_penalty", NEUTRAL_ONE},
     {"length_penalty", NEUTRAL_ONE},
     {"use_beam_search", NEUTRAL_FALSE},
     {"functions", NEUTRAL_EMPTY},
@@ -176,11 +173,7 @@ static const struct {
     {"audio", NEUTRAL_NULL},
     {"web_search_options", NEUTRAL_NULL},
     {"prompt_logprobs", NEUTRAL_NULL},
-    {"allowed_token_ids", NEUTRAL_NULL},
-    {"bad_words", NEUTRAL_EMPTY},
     {"truncate_prompt_tokens", NEUTRAL_NULL},
-    {"continue_final_message", NEUTRAL_FALSE},
-    {"return_token_ids", NEUTRAL_FALSE},
     {"return_tokens_as_token_ids", NEUTRAL_FALSE},
     {"prompt_embeds", NEUTRAL_NULL},
     {"logits_processors", NEUTRAL_EMPTY},
@@ -564,6 +557,117 @@ static bool parse_sampling(const parse *p, qn_gen_request *r) {
     return true;
 }
 
+// A decimal number without sign or leading zeros.
+static bool parse_id(const char *s, int32_t vocab_size, int32_t *out) {
+    int64_t n = 0;
+    size_t i = 0;
+    for (; s[i] >= '0' && s[i] <= '9' && i < 10; i++) n = n * 10 + (s[i] - '0');
+    if (i == 0 || s[i] != '\0' || (s[0] == '0' && i > 1) || n >= vocab_size) return false;
+    *out = (int32_t)n;
+    return true;
+}
+
+static bool parse_bias(const parse *p, qn_gen_request *r) {
+    json_t *v = field(p, "logit_bias"), *value;
+    const char *key;
+    if (!v) return true;
+    if (!json_is_object(v)) return wrong_type(p, "logit_bias", "an object");
+    size_t n = json_object_size(v);
+    if (n == 0) return true;
+    if (n > QN_MAX_BIASES) {
+        return qn_api_fail(p->err, 400, "logit_bias", "logit_bias has more than %d entries",
+                           QN_MAX_BIASES);
+    }
+    r->bias_ids = calloc(n, sizeof *r->bias_ids);
+    r->biases = calloc(n, sizeof *r->biases);
+    if (!r->bias_ids || !r->biases) return qn_api_fail(p->err, 503, NULL, "out of memory");
+    json_object_foreach(v, key, value) {
+        double x = json_is_number(value) ? json_number_value(value) : NAN;
+        if (!parse_id(key, p->limits->vocab_size, &r->bias_ids[r->n_biases])) {
+            return qn_api_fail(p->err, 400, "logit_bias",
+                               "logit_bias: \"%.32s\" is not a token id between 0 and %d", key,
+                               p->limits->vocab_size - 1);
+        }
+        if (!(x >= -100 && x <= 100)) {
+            return qn_api_fail(p->err, 400, "logit_bias",
+                               "logit_bias: the value of \"%.32s\" must be between -100 and 100",
+                               key);
+        }
+        r->biases[r->n_biases++] = (float)x;
+    }
+    return true;
+}
+
+static bool parse_allowed(const parse *p, qn_gen_request *r) {
+    json_t *v = field(p, "allowed_token_ids");
+    if (!v) return true;
+    size_t n = json_array_size(v);
+    if (!json_is_array(v) || n == 0 || n > (size_t)p->limits->vocab_size) {
+        return wrong_type(p, "allowed_token_ids",
+                          "an array of token ids, not empty and no longer than the vocabulary");
+    }
+    return get_ids(p, "allowed_token_ids", v, &r->allowed_ids, &r->n_allowed_ids);
+}
+
+static bool parse_bad_words(const parse *p, qn_gen_request *r) {
+    json_t *v = field(p, "bad_words");
+    if (!v) return true;
+    if (!json_is_array(v)) return wrong_type(p, "bad_words", "an array of strings");
+    if (json_array_size(v) > QN_REQUEST_MAX_BAD_WORDS) {
+        return qn_api_fail(p->err, 400, "bad_words", "more than %d bad words",
+                           QN_REQUEST_MAX_BAD_WORDS);
+    }
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *s = json_array_get(v, i);
+        if (!json_is_string(s)) return wrong_type(p, "bad_words", "an array of strings");
+        qn_str word = {json_string_value(s), json_string_length(s)};
+        if (word.len > QN_REQUEST_MAX_BAD_WORD_BYTES) {
+            return qn_api_fail(p->err, 400, "bad_words", "a bad word is longer than %d bytes",
+                               QN_REQUEST_MAX_BAD_WORD_BYTES);
+        }
+        // With and without a space before it: what is there already does not matter.
+        while (word.len && (*word.data == ' ' || (*word.data >= '\t' && *word.data <= '\r'))) {
+            word.data++;
+            word.len--;
+        }
+        if (word.len == 0) {
+            return qn_api_fail(p->err, 400, "bad_words", "a bad word may not be empty or blank");
+        }
+        r->bad_words[r->n_bad_words++] = word;
+    }
+    return true;
+}
+
+static bool parse_penalties(const parse *p, qn_gen_request *r) {
+    r->repetition_penalty = 1;
+    return get_float(p, "presence_penalty", -2, false, 2, &r->presence_penalty) &&
+           get_float(p, "frequency_penalty", -2, false, 2, &r->frequency_penalty) &&
+           get_float(p, "repetition_penalty", 0, true, QN_MAX_REPETITION_PENALTY,
+                     &r->repetition_penalty) &&
+           parse_bias(p, r) && parse_allowed(p, r) && parse_bad_words(p, r);
+}
+
+bool qn_request_id_valid(qn_str id) {
+    if (id.len == 0 || id.len > 128) return false;
+    for (size_t i = 0; i < id.len; i++) {
+        char c = id.data[i];
+        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                  c == '.' || c == '_' || c == '-';
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool parse_request_id(const parse *p, qn_gen_request *r) {
+    if (!get_string(p, "request_id", &r->request_id)) return false;
+    if (r->request_id && !qn_request_id_valid(qn_str_from(r->request_id))) {
+        return qn_api_fail(p->err, 400, "request_id",
+                           "request_id must be 1 to 128 letters, digits, dots, dashes and "
+                           "underscores");
+    }
+    return true;
+}
+
 static bool parse_counts(const parse *p, qn_gen_request *r) {
     int64_t most = p->limits->max_model_len;
     int32_t max_completion = 0, best_of = 0;
@@ -638,8 +742,24 @@ static bool parse_flags(const parse *p, qn_gen_request *r) {
     if (field(p, "add_special_tokens")) r->add_special_tokens = add;
     // In a chat they are the template's business; a second BOS is nobody's wish.
     if (r->chat && add) return unsupported(p, "add_special_tokens");
-    r->add_generation_prompt = true;
-    return !r->chat || get_bool(p, "add_generation_prompt", &r->add_generation_prompt);
+    if (!get_bool(p, "return_token_ids", &r->return_ids)) return false;
+    if (!r->chat) return true;
+    if (!get_bool(p, "continue_final_message", &r->continue_final)) return false;
+    r->add_generation_prompt = !r->continue_final;
+    if (!get_bool(p, "add_generation_prompt", &r->add_generation_prompt)) return false;
+    if (!r->continue_final) return true;
+    const json_t *last = json_array_get(r->messages, json_array_size(r->messages) - 1);
+    const char *role = json_string_value(json_object_get(last, "role"));
+    if (r->add_generation_prompt) {
+        return qn_api_fail(p->err, 400, "continue_final_message",
+                           "continue_final_message and add_generation_prompt exclude each other");
+    }
+    if (!role || strcmp(role, "assistant") != 0 || json_object_get(last, "tool_calls")) {
+        return qn_api_fail(p->err, 400, "continue_final_message",
+                           "continue_final_message needs a last message of the assistant's, without "
+                           "tool calls");
+    }
+    return true;
 }
 
 qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat, const char *body,
@@ -660,7 +780,8 @@ qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat,
     bool ok = get_string(&p, "model", &r->model) && check_refused(&p) &&
               (chat ? parse_messages(&p, r) && parse_tools(&p, r) && parse_kwargs(&p, r)
                     : parse_prompt(&p, r)) &&
-              parse_flags(&p, r) && parse_sampling(&p, r) && parse_counts(&p, r) &&
+              parse_flags(&p, r) && parse_sampling(&p, r) && parse_penalties(&p, r) &&
+              parse_request_id(&p, r) && parse_counts(&p, r) &&
               parse_stops(&p, r) && parse_logprobs(&p, r) && parse_stream(&p, r) &&
               parse_ignored(&p);
     if (!ok) {
@@ -674,6 +795,10 @@ void qn_gen_request_free(qn_gen_request *r) {
     if (!r) return;
     for (size_t i = 0; r->prompts && i < r->n_prompts; i++) free(r->prompts[i].ids);
     free(r->prompts);
+    free(r->bias_ids);
+    free(r->biases);
+    free(r->allowed_ids);
+    qn_ids_free(&r->bad_ids);
     json_decref(r->messages);
     json_decref(r->tools);
     json_decref(r->template_kwargs);

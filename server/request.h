@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Request bodies: bytes in, a checked request or an error that names the field out. No sockets, no
-// engine: what depends on the model comes in as limits.
+// running engine: what depends on the model comes in as limits.
 #ifndef QN_SERVER_REQUEST_H
 #define QN_SERVER_REQUEST_H
 
 #include "server/api_error.h"
+#include "tokenizer/tokenizer.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -20,6 +21,9 @@ enum { // caps on what one request may hold
     QN_REQUEST_MAX_STOPS = 64,
     QN_REQUEST_MAX_STOP_BYTES = 1024,
     QN_REQUEST_MAX_STOP_IDS = 64,
+    QN_REQUEST_MAX_BAD_WORDS = 128,
+    QN_REQUEST_MAX_BAD_WORD_BYTES = 1024,
+    QN_REQUEST_MAX_ECHOED_IDS = 1 << 20, // prompt ids in one answer (return_token_ids)
 };
 
 typedef struct qn_request_limits {
@@ -42,7 +46,7 @@ typedef struct qn_gen_request {
     const char *model; // NULL: not given
     // Chat: what the template sees.
     json_t *messages, *tools, *template_kwargs; // owned; tools and kwargs may be NULL
-    bool add_generation_prompt;
+    bool add_generation_prompt, continue_final;
     // Else: prompts.
     qn_prompt_input *prompts;
     size_t n_prompts;         // 1 for chat
@@ -54,15 +58,31 @@ typedef struct qn_gen_request {
     uint64_t seed;
     float temperature, top_p, min_p;
     int32_t top_k;
+    float presence_penalty, frequency_penalty, repetition_penalty;
+    int32_t *bias_ids; // [n_biases]
+    float *biases;
+    size_t n_biases;
+    int32_t *allowed_ids; // NULL: all
+    size_t n_allowed_ids;
+    qn_str bad_words[QN_REQUEST_MAX_BAD_WORDS];
+    size_t n_bad_words;
+    // Made of them by qn_bad_words_build: ids of one after the other, and how many each has.
+    qn_ids bad_ids;
+    int32_t bad_lens[2 * QN_REQUEST_MAX_BAD_WORDS];
+    size_t n_bad_lens;
+    const char *request_id; // NULL: not given
     qn_str stops[QN_REQUEST_MAX_STOPS];
     size_t n_stops;
     int32_t stop_ids[QN_REQUEST_MAX_STOP_IDS];
     size_t n_stop_ids;
     int32_t n_logprobs; // -1: none
     int32_t priority;
-    bool include_stop, ignore_eos, skip_special;
+    bool include_stop, ignore_eos, skip_special, return_ids;
     bool stream, include_usage, continuous_usage;
 } qn_gen_request;
+
+// A name that a request may have: 1 to 128 of A-Z a-z 0-9 . _ -
+bool qn_request_id_valid(qn_str id);
 
 // Parses a JSON object under the caps above; NULL with *err otherwise. The caller owns it.
 json_t *qn_request_json(const char *body, size_t len, qn_api_error *err);

@@ -157,17 +157,6 @@ static bool json_content_type(const qn_http_head *head) {
     return qn_http_equal(v, "application/json");
 }
 
-static bool valid_request_id(qn_str v) {
-    if (v.len == 0 || v.len > 128) return false;
-    for (size_t i = 0; i < v.len; i++) {
-        char c = v.data[i];
-        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                  c == '.' || c == '_' || c == '-';
-        if (!ok) return false;
-    }
-    return true;
-}
-
 bool qn_routes_leaves(void *loop, const qn_http_head *head) {
     qn_loop *l = loop;
     const route *r = find_route(head->path);
@@ -217,7 +206,7 @@ static void routes_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, b
     qn_api_error err = {0};
     qn_str id = {0};
     char name[33];
-    if (qn_http_find(head, "x-request-id", &id) != 1 || !valid_request_id(id)) {
+    if (qn_http_find(head, "x-request-id", &id) != 1 || !qn_request_id_valid(id)) {
         qn_loop_name(l, name);
         id = qn_str_from(name);
     }

@@ -151,13 +151,13 @@ static void test_each(void **state) {
     qn_engine_close(e);
 }
 
-// Every id but one banned, and that one not allowed: an error for this request alone.
+// One id allowed, and that one never twice: an error for this request alone.
 static void test_nothing_left(void **state) {
     (void)state;
     qn_engine *e = open_engine(&qn_cpu_backend, 0);
     stream *s = calloc(2, sizeof *s);
     s[0] = s[1] = plain();
-    const int32_t one[] = {9}, lens[] = {1};
+    const int32_t one[] = {9, 9}, lens[] = {2};
     s[0].request.allowed_ids = one;
     s[0].request.n_allowed_ids = 1;
     s[0].request.bad_word_ids = one;
@@ -165,6 +165,8 @@ static void test_nothing_left(void **state) {
     s[0].request.n_bad_words = 1;
     run(e, s, 2);
     assert_int_equal(s[0].state.outcome, QN_DONE_ERROR);
+    assert_int_equal(s[0].state.error.status, QN_ERR_INVALID);
+    assert_int_equal(s[0].n, 1);
     assert_non_null(strstr(s[0].state.error.message, "allowed_token_ids"));
     assert_int_equal(s[1].state.outcome, QN_DONE_LENGTH);
     free(s);
@@ -336,6 +338,8 @@ static void test_refusals(void **state) {
                  r->n_bad_words = 1; break;
         case 15: word = "bad_words", r->bad_word_ids = ids, r->bad_word_lens = lens,
                  r->n_bad_words = 257; break;
+        case 16: word = "allowed_token_ids", r->allowed_ids = ids, r->n_allowed_ids = 3,
+                 r->bad_word_ids = ids, r->bad_word_lens = lens, r->n_bad_words = 2; break;
         default:
             qn_mailbox_close(&box);
             qn_engine_close(e);

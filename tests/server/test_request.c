@@ -92,6 +92,130 @@ static void test_messages(void **state) {
     qn_gen_request_free(r);
 }
 
+static void test_sampling_fields(void **state) {
+    qn_api_error err;
+    (void)state;
+    qn_gen_request *r = parse(false, "{\"prompt\":\"x\"}", &err);
+    assert_true(r->repetition_penalty == 1 && r->presence_penalty == 0 && r->n_biases == 0);
+    assert_true(!r->allowed_ids && r->n_bad_words == 0 && !r->request_id && !r->return_ids);
+    qn_gen_request_free(r);
+    r = parse(false,
+              "{\"prompt\":\"x\",\"presence_penalty\":-2,\"frequency_penalty\":2,"
+              "\"repetition_penalty\":1.5,\"logit_bias\":{\"0\":-100,\"99\":2.5},"
+              "\"allowed_token_ids\":[3,1,3],\"bad_words\":[\" \\nab c\",\"d\"],"
+              "\"request_id\":\"A.b_c-9\",\"return_token_ids\":true,\"priority\":-5}",
+              &err);
+    assert_non_null(r);
+    assert_true(r->presence_penalty == -2 && r->frequency_penalty == 2);
+    assert_true(r->repetition_penalty == 1.5f);
+    assert_int_equal(r->n_biases, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(r->bias_ids[i] == 0 ? r->biases[i] == -100
+                                        : r->bias_ids[i] == 99 && r->biases[i] == 2.5f);
+    }
+    assert_true(r->n_allowed_ids == 3 && r->allowed_ids[1] == 1);
+    assert_true(r->n_bad_words == 2 && qn_str_is(r->bad_words[0], "ab c"));
+    assert_string_equal(r->request_id, "A.b_c-9");
+    assert_true(r->return_ids && r->priority == -5);
+    qn_gen_request_free(r);
+}
+
+static void test_bad_sampling_fields(void **state) {
+    static const struct {
+        const char *body, *param;
+    } cases[] = {
+        {"\"presence_penalty\":2.01", "presence_penalty"},
+        {"\"presence_penalty\":\"1\"", "presence_penalty"},
+        {"\"frequency_penalty\":-3", "frequency_penalty"},
+        {"\"frequency_penalty\":true", "frequency_penalty"},
+        {"\"repetition_penalty\":0", "repetition_penalty"},
+        {"\"repetition_penalty\":1e-60", "repetition_penalty"},
+        {"\"repetition_penalty\":-1", "repetition_penalty"},
+        {"\"repetition_penalty\":101", "repetition_penalty"},
+        {"\"logit_bias\":[]", "logit_bias"},
+        {"\"logit_bias\":{\"100\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"-1\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"01\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"1x\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"99999999999999999999\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"1\":100.5}", "logit_bias"},
+        {"\"logit_bias\":{\"1\":null}", "logit_bias"},
+        {"\"allowed_token_ids\":[]", "allowed_token_ids"},
+        {"\"allowed_token_ids\":{}", "allowed_token_ids"},
+        {"\"allowed_token_ids\":[100]", "allowed_token_ids"},
+        {"\"allowed_token_ids\":[-1]", "allowed_token_ids"},
+        {"\"allowed_token_ids\":[1.0]", "allowed_token_ids"},
+        {"\"bad_words\":\"x\"", "bad_words"},
+        {"\"bad_words\":[1]", "bad_words"},
+        {"\"bad_words\":[\"\"]", "bad_words"},
+        {"\"bad_words\":[\" \\n\"]", "bad_words"},
+        {"\"request_id\":\"\"", "request_id"},
+        {"\"request_id\":\"a b\"", "request_id"},
+        {"\"request_id\":\"a\\\"b\"", "request_id"},
+        {"\"request_id\":7", "request_id"},
+        {"\"return_token_ids\":1", "return_token_ids"},
+        {"\"priority\":4294967296", "priority"},
+        {"\"continue_final_message\":true", "continue_final_message"},
+        {"\"continue_final_message\":\"yes\"", "continue_final_message"},
+    };
+    (void)state;
+    for (size_t i = 0; i < QN_COUNT(cases); i++) {
+        qn_api_error err;
+        char body[400];
+        snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],%s}",
+                 cases[i].body);
+        qn_gen_request *r = parse(true, body, &err);
+        if (r) fail_msg("accepted: %s", cases[i].body);
+        if (err.status != 400 || strcmp(err.param, cases[i].param) != 0) {
+            fail_msg("%s: %d %s", cases[i].body, err.status, err.message);
+        }
+    }
+    // Counts: as many as there may be, and one more.
+    static const int most[] = {QN_REQUEST_MAX_BAD_WORDS, 1024};
+    static const qn_request_limits wide = {.vocab_size = 4096, .max_model_len = 512,
+                                           .max_logprobs = 20, .temperature = 1, .top_p = 1};
+    for (int which = 0; which < 2; which++) {
+        for (int extra = 0; extra < 2; extra++) {
+            qn_buf b = {0};
+            qn_buf_puts(&b, which ? "{\"prompt\":\"x\",\"logit_bias\":{"
+                                  : "{\"prompt\":\"x\",\"bad_words\":[");
+            for (int i = 0; i < most[which] + extra; i++) {
+                qn_buf_printf(&b, which ? "%s\"%d\":1" : "%s\"w%d\"", i ? "," : "", i);
+            }
+            qn_buf_puts(&b, which ? "}}" : "]}");
+            qn_api_error err = {0};
+            qn_gen_request *r = qn_gen_request_parse(&wide, false, b.data, b.len, &err);
+            if (extra) {
+                assert_null(r);
+                assert_string_equal(err.param, which ? "logit_bias" : "bad_words");
+            } else {
+                assert_non_null(r);
+                assert_int_equal(which ? r->n_biases : r->n_bad_words, most[which]);
+                qn_gen_request_free(r);
+            }
+            qn_buf_free(&b);
+        }
+    }
+}
+
+static void test_continue(void **state) {
+    qn_api_error err;
+    (void)state;
+#define OPEN "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\"," \
+             "\"content\":\"y\"}],\"continue_final_message\":true"
+    qn_gen_request *r = parse(true, OPEN "}", &err);
+    assert_non_null(r);
+    assert_true(r->continue_final && !r->add_generation_prompt);
+    qn_gen_request_free(r);
+    r = parse(true, OPEN ",\"add_generation_prompt\":false}", &err);
+    assert_non_null(r);
+    qn_gen_request_free(r);
+    assert_null(parse(true, OPEN ",\"add_generation_prompt\":true}", &err));
+    assert_string_equal(err.param, "continue_final_message");
+#undef OPEN
+}
+
 static void expect_refused(const qn_buf *b, const char *what) {
     qn_api_error err = {0};
     assert_false(b->failed);
@@ -183,7 +307,9 @@ static void test_handle_map(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),
-        cmocka_unit_test(test_messages), cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_messages), cmocka_unit_test(test_sampling_fields),
+        cmocka_unit_test(test_bad_sampling_fields), cmocka_unit_test(test_continue),
+        cmocka_unit_test(test_caps),
         cmocka_unit_test(test_error_shape), cmocka_unit_test(test_handle_map),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
