@@ -17,7 +17,7 @@
 
 typedef struct qn_block_pool {
     int32_t n_blocks, n_free, n_clean;
-    int32_t *free_ids; // [n_blocks], a stack of the clean: the block freed last is warm in the caches
+    int32_t *free_ids; // [n_blocks], a stack of the clean: the one freed last is in the CPU caches
     int32_t *refs;     // [n_blocks]
     int32_t *name;     // [n_blocks]: the prefix cache's node; -1: none
     int32_t *older, *newer; // [n_blocks]: neighbours in the list of cached ones; -1: the end
@@ -32,8 +32,8 @@ void qn_block_pool_free(qn_block_pool *p);
 int32_t qn_block_pool_take(qn_block_pool *p);
 // One more owner of a block that is in use or cached.
 void qn_block_pool_retain(qn_block_pool *p, int32_t id);
-// One owner less; true when it was the last one: the block is cached if it has a name, else clean. A
-// block without owners is left alone (false), so that a double release cannot give a block to two
+// One owner less; true when it was the last one: the block is cached if it has a name, else clean.
+// A block without owners is left alone (false), so that a double release cannot give a block to two
 // sequences.
 bool qn_block_pool_release(qn_block_pool *p, int32_t id);
 // Gives a name (>= 0) to a block that is in use and has none.

@@ -136,8 +136,9 @@ static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int3
     if (x->has_copy) {
         for (int32_t g = 0; g < s->config.n_groups; g++) {
             int32_t last = x->n_planned / s->config.block_size;
+            int32_t dst = qn_seq_table(s, x, g)[last];
             qn_plan_copies(plan)[plan->n_copies++] =
-                (qn_plan_copy){.group = g, .src = x->copy_src[g], .dst = qn_seq_table(s, x, g)[last]};
+                (qn_plan_copy){.group = g, .src = x->copy_src[g], .dst = dst};
         }
         x->has_copy = false;
         x->copying = true;
@@ -320,8 +321,8 @@ static bool fits(qn_sched *s, qn_seq *x, qn_reuse *r) {
 }
 
 // How far the blocks of a full group will be used when those that run grow to their likely lengths:
-// sequences by the blocks that they still want. When those that want up to k more have ended, what is
-// left is the others' blocks and k more of each; the most that this comes to, over all k, is what
+// sequences by the blocks that they still want. When those that want up to k more have ended, what
+// is left is the others' blocks and k more of each; the most that this comes to, over all k, is what
 // the cache must hold. So a crowd that was admitted at once is not let in to be thrown out again.
 typedef struct forecast {
     bool made;
@@ -379,7 +380,8 @@ static bool foreseen(const qn_sched *s, forecast *f, qn_seq *x, const qn_reuse *
         count += g.count[k];
         most = QN_MAX(most, held + count * k * g.unit);
     }
-    int64_t limit = (int64_t)s->config.n_blocks[g.group] * (100 + s->config.overcommit_percent) / 100;
+    int64_t percent = 100 + s->config.overcommit_percent;
+    int64_t limit = s->config.n_blocks[g.group] * percent / 100;
     if (most > limit) return false;
     *f = g;
     return true;
@@ -453,8 +455,8 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
     plan_running_prompts(s, plan, &b);
     plan_new_prompts(s, plan, &b, now);
     if (plan->n_rows == 0 && s->n_in_flight == 0 && s->n_run > 1) {
-        // Blocks that were promised to the first prompt may be held by those who share them with it,
-        // behind its window. Whoever came last gives way.
+        // Blocks that were promised to the first prompt may be held by those who share them with
+        // it, behind its window. Whoever came last gives way.
         const qn_seq *first = &s->seqs[s->run[0]];
         qn_seq *victim = pick_victim(s, 0);
         if (first->prefilling && victim && chunk_rows(s, &b, first) <= 0) {

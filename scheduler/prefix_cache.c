@@ -130,7 +130,9 @@ static uint64_t hash_of(const qn_prefix_cache *c, int32_t parent, const qn_prefi
         sum += (uint64_t)((uint32_t)tokens[i] + c->keys[i]) * (c->keys[i + 1] | 1);
     }
     uint64_t before = (uint64_t)(uint32_t)parent;
-    if (parent < 0) before += (salt ? salt->hash << 1 | 1 : 0) + ((uint64_t)(uint32_t)adapter << 32);
+    if (parent < 0) {
+        before += (salt ? salt->hash << 1 | 1 : 0) + ((uint64_t)(uint32_t)adapter << 32);
+    }
     return qn_hash_u64(sum + qn_hash_u64(before + c->seed)) & c->hash_mask;
 }
 

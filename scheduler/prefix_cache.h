@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The prefix cache: which full blocks hold the KV of which tokens. A tree of nodes; a node stands for
-// block_size tokens behind those of its parent, and names the block that holds them in each KV
+// The prefix cache: which full blocks hold the KV of which tokens. A tree of nodes; a node stands
+// for block_size tokens behind those of its parent, and names the block that holds them in each KV
 // group. First nodes belong to a salt and an adapter, and with them all that follow.
 //
 // Invariants (qn_prefix_cache_check):
@@ -53,8 +53,9 @@ typedef struct qn_prefix_cache {
 
 enum { QN_PREFIX_MAX_BUCKET = 64 }; // nodes; a fuller bucket takes no more, so a look-up is bounded
 
-// pools: initialized, outlive the cache. n_salts: about how many there will be at a time. hash_mask:
-// the bits of the hash that count; 0: all. enabled false: nothing will be published. False when out of memory.
+// pools: initialized, outlive the cache. n_salts: about how many there will be at a time.
+// hash_mask: the bits of the hash that count; 0: all. enabled false: nothing will be published.
+// False when out of memory.
 bool qn_prefix_cache_init(qn_prefix_cache *c, qn_block_pool *pools, const qn_kv_group *groups,
                           int32_t n_groups, int32_t block_size, int32_t n_salts, uint64_t seed,
                           uint64_t hash_mask, bool enabled);
@@ -64,11 +65,12 @@ void qn_prefix_cache_free(qn_prefix_cache *c);
 bool qn_prefix_salt_hold(qn_prefix_cache *c, const void *bytes, size_t len, qn_prefix_salt **out);
 void qn_prefix_salt_drop(qn_prefix_cache *c, qn_prefix_salt *salt);
 
-// The node of these block_size tokens behind parent (-1: first ones, of salt and adapter); -1: none.
+// The node of these block_size tokens behind parent (-1: first ones, of salt and adapter); -1:
+// none.
 int32_t qn_prefix_find(const qn_prefix_cache *c, int32_t parent, const qn_prefix_salt *salt,
                        int32_t adapter, const int32_t *tokens);
-// The same node, made if there is none; blocks [n_groups], in use or -1 (in window groups), are named
-// where the node has none. -1: no room.
+// The same node, made if there is none; blocks [n_groups], in use or -1 (in window groups), are
+// named where the node has none. -1: no room.
 int32_t qn_prefix_publish(qn_prefix_cache *c, int32_t parent, qn_prefix_salt *salt, int32_t adapter,
                           const int32_t *tokens, const int32_t *blocks);
 // Removes the node and those before it as far as they are only on the way to others, and to none.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How sequences share KV that has been computed: through the prefix cache, and with the request they
-// are forks of.
+// How sequences share KV that has been computed: through the prefix cache, and with the request
+// they are forks of.
 #include "scheduler/state.h"
 
 // ---- what there is ----
@@ -37,7 +37,8 @@ void qn_seq_look_up(qn_sched *s, const qn_seq *x, qn_reuse *out) {
     *out = (qn_reuse){0};
     int32_t node = -1;
     for (int32_t i = 0; i < most; i++) {
-        node = qn_prefix_find(&s->cache, node, x->salt, x->adapter, x->tokens + (size_t)i * (size_t)size);
+        node = qn_prefix_find(&s->cache, node, x->salt, x->adapter,
+                              x->tokens + (size_t)i * (size_t)size);
         if (node < 0) break;
         s->found[i] = node;
         bool visible = true;

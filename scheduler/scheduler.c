@@ -15,9 +15,9 @@
 //  2. The id map holds exactly the records that are not FREE and not dropped.
 //  3. A record has a slot iff it is RUNNING or DRAINING; each slot belongs to one record or is
 //     free.
-//  4. A block's count is the number of table entries, from first_live on, of records with a slot that
-//     name it, plus the copies that still need it; the entries before are -1. used + free = all, in
-//     each group, cached ones being free. Who writes to a block is its only owner.
+//  4. A block's count is the number of table entries, from first_live on, of records with a slot
+//     that name it, plus the copies that still need it; the entries before are -1. used + free =
+//     all, in each group, cached ones being free. Who writes to a block is its only owner.
 //  5. A table covers exactly the planned tokens: n_table = ceil(n_planned / block_size).
 //  6. No block is given back while a step that uses it is uncommitted: first_live is at most the
 //     first block visible from n_computed, and a DRAINING record keeps all that it has.
@@ -435,9 +435,9 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
     }
     const qn_seq *parent = r->fork_of ? find(s, r->fork_of) : NULL;
     if (parent && parent->ended) parent = NULL;
+    const size_t prompt_bytes = (size_t)r->n_prompt * sizeof *r->prompt;
     if (parent && (parent->n_prompt != r->n_prompt || parent->adapter != r->adapter ||
-                   parent->salt != salt ||
-                   memcmp(parent->tokens, r->prompt, (size_t)r->n_prompt * sizeof *r->prompt) != 0)) {
+                   parent->salt != salt || memcmp(parent->tokens, r->prompt, prompt_bytes) != 0)) {
         qn_prefix_salt_drop(&s->cache, salt);
         return qn_fail(err, QN_ERR_INVALID, "a fork's prompt, salt or adapter is not its parent's");
     }

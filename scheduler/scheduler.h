@@ -33,8 +33,8 @@ typedef struct qn_sched_config {
     int64_t max_waiting_tokens;   // their prompt tokens; 0: no limit
     int32_t long_prefill_threshold; // most prompt tokens of one sequence in a step; 0: no limit
     double max_step_seconds;        // with the step-time model; 0: no limit
-    // New requests are kept waiting when those that run would need more blocks than there are by the
-    // time they reach their likely lengths (learned from those that ended), plus this many percent.
+    // New requests are kept waiting when those that run would need more blocks than there are by
+    // the time they reach their likely lengths (learned from those that ended), plus this many percent.
     // 0: next to nothing is computed twice; more: more run at a time, and more are preempted.
     int32_t overcommit_percent;
     bool enable_prefix_caching;
@@ -64,8 +64,8 @@ typedef struct qn_sched_request {
     size_t cache_salt_len;
     bool skip_cache_read; // every row of the prompt is computed (prompt logprobs, echo)
     // For n > 1: the id of an earlier request with the same prompt, salt and adapter; 0: none. This
-    // one waits until that one's prompt is computed, then shares its blocks, the last, partial one by
-    // copy, and computes the prompt's last row only. It takes that one's priority. If that one has
+    // one waits until that one's prompt is computed, then shares its blocks, the last, partial one
+    // by copy, and computes the prompt's last row only. It takes that one's priority. If that one has
     // gone by then, or was gone already, this is a request like any other.
     uint64_t fork_of;
 } qn_sched_request;

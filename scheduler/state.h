@@ -24,8 +24,8 @@ enum {
     QN_SCHED_MAX_STOP_IDS = 1024,
     // Waiters that one step passes because another request's prompt is not done (fork_of).
     QN_SCHED_FORK_WINDOW = 128,
-    // Steps in which a waiter that did not fit is not looked up again in the prefix cache, as long as
-    // it would not fit even if all that was found were in use by others.
+    // Steps in which a waiter that did not fit is not looked up again in the prefix cache, as long
+    // as it would not fit even if all that was found were in use by others.
     QN_SCHED_LOOKUP_PAUSE = 8,
     QN_SCHED_FIRST_MEAN_OUTPUT = 256, // tokens, before any request has ended
     QN_SCHED_MEAN_OF = 32,            // about how many requests the mean looks back

@@ -65,8 +65,11 @@ static qn_status check_options(const qn_simulate_options *o, qn_error *err) {
         return qn_fail(err, QN_ERR_INVALID, "%lld prompts, not 1..%d", (long long)o->num_prompts,
                        MAX_PROMPTS);
     }
-    if (!isfinite(o->rate) || o->rate < 0) return qn_fail(err, QN_ERR_INVALID, "rate is not a rate");
-    if (o->input_len < 1 || o->input_len > 1 << 24 || o->output_len < 1 || o->output_len > 1 << 24) {
+    if (!isfinite(o->rate) || o->rate < 0) {
+        return qn_fail(err, QN_ERR_INVALID, "rate is not a rate");
+    }
+    if (o->input_len < 1 || o->input_len > 1 << 24 || o->output_len < 1 ||
+        o->output_len > 1 << 24) {
         return qn_fail(err, QN_ERR_INVALID, "lengths of input and output are not 1..%d", 1 << 24);
     }
     if (!(o->length_spread >= 0 && o->length_spread <= 1)) {

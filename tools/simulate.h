@@ -40,7 +40,8 @@ typedef struct qn_simulate_result {
     double prefix_hit; // share of prompt tokens looked up
 } qn_simulate_result;
 
-// QN_ERR_INVALID: malformed options; QN_ERR_LIMIT: every request is refused; QN_ERR_NOMEM; else the scheduler's own.
+// QN_ERR_INVALID: malformed options; QN_ERR_LIMIT: every request is refused; QN_ERR_NOMEM; else
+// the scheduler's own.
 qn_status qn_simulate(const qn_simulate_options *options, qn_simulate_result *result,
                       qn_error *err);
 
