@@ -122,8 +122,9 @@ struct qn_engine {
     logits_job *job;
     int32_t max_queued;
     int64_t max_queued_tokens;
-    int32_t queued; // submitted or waiting in the scheduler
-    int64_t queued_tokens;
+    int32_t queued;         // submitted or waiting in the scheduler
+    int64_t queued_tokens;  // their prompts'
+    int64_t pending_tokens; // of those that are still in `submits`
     qn_engine_stats stats;
 };
 

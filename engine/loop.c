@@ -111,6 +111,7 @@ static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step
 static void add_request(qn_engine *e, uint64_t handle) {
     pthread_mutex_lock(&e->lock);
     request *r = request_find(e, handle);
+    if (r) e->pending_tokens -= r->params.n_prompt;
     bool cancelled = r && r->cancelled;
     if (r) r->added = !cancelled;
     if (cancelled) finish_request(e, r, QN_DONE_ABORT, -1, NULL, engine_now());
@@ -188,7 +189,7 @@ static void publish_stats(qn_engine *e, double step_seconds) {
     out->last_progress_ns = qn_os_now_ns();
     out->step_seconds_sum += step_seconds;
     e->queued = out->waiting;
-    if (pending == 0) e->queued_tokens = s.waiting_tokens;
+    e->queued_tokens = s.waiting_tokens + e->pending_tokens;
     pthread_mutex_unlock(&e->lock);
 }
 

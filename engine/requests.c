@@ -206,6 +206,7 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
         qn_queue_push(e->submits, *handle); // as long as the table: never full
         e->queued++;
         e->queued_tokens += q->n_prompt;
+        e->pending_tokens += q->n_prompt;
         // Idle time is no lack of progress: the watchdog's clock starts with the work.
         if (!e->stats.has_work) e->stats.last_progress_ns = qn_os_now_ns();
         e->stats.has_work = true;
