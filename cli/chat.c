@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 
 #include "base/checked.h"
+#include "base/utf8.h"
 #include "cli/engine_flags.h"
 #include "cli/local.h"
 #include "engine/prompt.h"
@@ -24,7 +25,6 @@ typedef struct chat {
 
 static bool add_message(chat *c, const char *role, const char *text, size_t len) {
     json_t *content = json_stringn(text, len);
-    if (!content) content = json_string(""); // not UTF-8
     json_t *m = content ? json_pack("{s:s, s:o}", "role", role, "content", content) : NULL;
     return m && json_array_append_new(c->messages, m) == 0;
 }
@@ -57,6 +57,7 @@ typedef struct remote_answer {
     qn_buf *reply;
     qn_buf body; // of an answer that is not a stream: an error
     int status;
+    bool complete; // the stream came to its own end
     qn_error error;
 } remote_answer;
 
@@ -73,7 +74,14 @@ static void on_body(void *user, qn_str piece) {
 static void on_event(void *user, qn_str name, qn_str data) {
     (void)name;
     remote_answer *a = user;
-    json_t *event = json_loadb(data.data, data.len, 0, NULL);
+    if (qn_str_is(data, "[DONE]")) {
+        a->complete = true;
+        return;
+    }
+    json_t *event = json_loadb(data.data, data.len, JSON_ALLOW_NUL, NULL);
+    if (!json_is_object(event) && a->error.status == QN_OK) {
+        qn_fail(&a->error, QN_ERR_FORMAT, "the server sent an event that is not a JSON object");
+    }
     const char *problem =
         json_string_value(json_object_get(json_object_get(event, "error"), "message"));
     if (problem) qn_fail(&a->error, QN_ERR_INVALID, "%s", problem);
@@ -139,6 +147,8 @@ static qn_status answer_remote(chat *c, qn_buf *reply, qn_error *err) {
         json_decref(problem);
     } else if (st == QN_OK && a.error.status != QN_OK) {
         st = qn_fail(err, a.error.status, "%s", a.error.message);
+    } else if (st == QN_OK && !a.complete) {
+        st = qn_fail(err, QN_ERR_IO, "the server's answer broke off");
     }
     qn_buf_free(&path);
     qn_buf_free(&fields);
@@ -151,6 +161,7 @@ static qn_status answer_remote(chat *c, qn_buf *reply, qn_error *err) {
 static qn_status turn(chat *c, const char *text, size_t len, qn_error *err) {
     qn_buf reply = {0};
     size_t before = json_array_size(c->messages);
+    if (!qn_utf8_valid(text, len)) return qn_fail(err, QN_ERR_INVALID, "the message is not UTF-8");
     if (!add_message(c, "user", text, len)) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     qn_status st = c->remote ? answer_remote(c, &reply, err) : answer_local(c, &reply, err);
     putchar('\n');
@@ -250,6 +261,10 @@ int qn_cli_chat(int argc, char **argv) {
     if ((n == 1) == (url != NULL)) {
         qn_cli_error("chat needs a model or --url, one of the two");
         fprintf(stderr, "quern: see 'quern chat --help'\n");
+        return 2;
+    }
+    if (c.system && !qn_utf8_valid(c.system, strlen(c.system))) {
+        qn_cli_error("--system: not UTF-8");
         return 2;
     }
     if (!c.api_key) c.api_key = getenv("QUERN_API_KEY");

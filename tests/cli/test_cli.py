@@ -6,7 +6,9 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -266,6 +268,50 @@ def test_serve_port_in_use():
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
+
+
+EVENT = b'data: {"choices":[{"delta":{"content":"ha\\u001b[31mlf\\u0000"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "stream, code, word",
+    [
+        (EVENT + DONE, 0, ""),
+        (EVENT, 1, "broke off"),
+        (b"", 1, "broke off"),
+        (EVENT + b"data: [[[\n\n" + DONE, 1, "not a JSON object"),
+        (b"data: 5\n\n" + DONE, 1, "not a JSON object"),
+        (b'data: {"error":{"message":"no\\u0007 more"}}\n\n' + DONE, 1, "no\\x07 more"),
+    ],
+)
+def test_chat_with_a_bad_server(stream, code, word):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection = listener.accept()[0]
+        connection.recv(65536)
+        connection.sendall(head + stream)
+        connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    r = quern("chat", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "-p", "hi")
+    thread.join(10)
+    listener.close()
+    assert r.returncode == code, r.stderr
+    assert b"\x1b" not in r.stdout and b"\0" not in r.stdout
+    if EVENT in stream:
+        assert b"ha\\x1b[31mlf" in r.stdout
+    if code:
+        assert word in one_error_line(r)
+
+
+def test_chat_wants_utf8():
+    for args in (("-p", b"\xff"), ("-p", b"x", "--system", b"\xff")):
+        r = subprocess.run([QUERN, "chat", DEMO, *args], capture_output=True, timeout=60)
+        assert r.returncode in (1, 2) and "UTF-8" in one_error_line(r)
 
 
 def test_generate_stops_at_interrupt():
