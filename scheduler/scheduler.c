@@ -434,7 +434,7 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
         return qn_fail(err, QN_ERR_NOMEM, "out of memory for a cache salt");
     }
     const qn_seq *parent = r->fork_of ? find(s, r->fork_of) : NULL;
-    if (parent && parent->ended) parent = NULL;
+    if (parent && (parent->ended || parent->aborting)) parent = NULL;
     const size_t prompt_bytes = (size_t)r->n_prompt * sizeof *r->prompt;
     if (parent && (parent->n_prompt != r->n_prompt || parent->adapter != r->adapter ||
                    parent->salt != salt || memcmp(parent->tokens, r->prompt, prompt_bytes) != 0)) {

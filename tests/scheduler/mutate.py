@@ -86,7 +86,7 @@ class Bench:
         self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w",
                    "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         for t in ["tools/scheduler_check", "tests/scheduler/sim_main", "tests/scheduler/test_parts",
-                  "tests/scheduler/test_scheduler"]:
+                  "tests/scheduler/test_prefix", "tests/scheduler/test_scheduler"]:
             self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/{t}.c", "-o", os.path.basename(t) + ".o"])
         for s in SOURCES:
             if s.endswith(".c"):
@@ -120,6 +120,7 @@ class Bench:
         o = self.work + "/"
         programs = [
             ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
+            ("prefix", [o + "test_prefix.o"], ["-lcmocka"], [], 20),
             ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
               "-Wl,--wrap=free"], [], 20),
             ("sim", [o + "scheduler_check.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "600"], 60),

@@ -1090,9 +1090,20 @@ static void a_fork_shares_the_prompt(void **state) {
     add(1, 11, 4);
     qn_sched_request r = {.id = 2, .n_prompt = 11, .max_tokens = 4, .fork_of = 1, .priority = 5};
     assert_int_equal(add_request(r), QN_OK);
-    r.n_prompt = 10;
     r.id = 3;
+    r.cache_salt = "x";
+    r.cache_salt_len = 1;
     assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.cache_salt_len = 0;
+    r.adapter = 2;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.adapter = -1;
+    r.prompt = tokens + 1;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.prompt = tokens;
+    r.n_prompt = 10;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    check_all();
     r.fork_of = 99; // nobody: like any other
     assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0));
@@ -1112,10 +1123,15 @@ static void a_fork_shares_the_prompt(void **state) {
     assert_int_equal(copy->src, a[2]);
     assert_int_equal(copy->dst, b[2]);
     assert_int_equal(stats().forks, 1);
+    assert_int_equal(info(2).n_cached, 10);
+    assert_int_equal(stats().prefix_queries, 0); // not the cache's doing
+    assert_true(plan(2)); // ahead of the copy's results
+    assert_int_equal(plans[2]->n_copies, 0);
     // The parent goes while the copy is under way: its block stays until that has retired.
     assert_true(qn_sched_abort(sched, 1));
     check_all();
     commit(1, 7);
+    commit(2, 7);
     run_to_the_end();
 }
 
