@@ -12,7 +12,7 @@
 typedef struct options {
     const char *host, *metrics_prefix;
     qn_flag_list names, keys;
-    int64_t port, admin_port, io_threads, max_logprobs;
+    int64_t port, admin_port, io_threads, prepare_threads, max_logprobs;
     double shutdown_timeout;
     bool protect_metrics, log_requests, quiet;
 } options;
@@ -30,6 +30,7 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         .n_api_keys = o->keys.n,
         .protect_metrics = o->protect_metrics,
         .io_threads = (int32_t)o->io_threads,
+        .prepare_threads = (int32_t)o->prepare_threads,
         .max_queued = (int32_t)f->max_num_queued_reqs,
         .max_logprobs = (int32_t)o->max_logprobs,
         .shutdown_timeout = o->shutdown_timeout > 0 ? o->shutdown_timeout : -1,
@@ -63,7 +64,7 @@ int qn_cli_serve(int argc, char **argv) {
                  .max_logprobs = 20, .shutdown_timeout = 30};
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
-    qn_flag flags[12 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[13 + QN_ENGINE_FLAG_COUNT] = {
         {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
         {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
         {"admin-port", 0, QN_FLAG_INT, &o.admin_port, "N",
@@ -75,6 +76,8 @@ int qn_cli_serve(int argc, char **argv) {
         {"protect-metrics", 0, QN_FLAG_BOOL, &o.protect_metrics, NULL, "/metrics asks for a key too",
          0, 0},
         {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "event loops of the API", 1, 64},
+        {"prepare-threads", 0, QN_FLAG_INT, &o.prepare_threads, "N",
+         "threads for templates and tokenizing (default: by the CPUs)", 1, 64},
         {"max-logprobs", 0, QN_FLAG_INT, &o.max_logprobs, "N", "most top_logprobs of a request", 1,
          QN_MAX_TOP_LOGPROBS},
         {"shutdown-timeout", 0, QN_FLAG_FLOAT, &o.shutdown_timeout, "SECONDS",
@@ -83,7 +86,7 @@ int qn_cli_serve(int argc, char **argv) {
         {"enable-log-requests", 0, QN_FLAG_BOOL, &o.log_requests, NULL, "a log line a request", 0, 0},
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 12);
+    qn_engine_flags_table(&engine, flags + 13);
     char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",

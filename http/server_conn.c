@@ -55,6 +55,7 @@ struct qn_http_conn {
     qn_http_parser *parser;
     conn_state state;
     qn_buf body;
+    size_t taken;  // bytes of the body that were taken away
     qn_buf fields; // of the response to come
     void *user;
     int tag;
@@ -171,7 +172,8 @@ static void finish_exchange(qn_http_conn *c, bool complete) {
         };
         s->handlers.on_finish(s->handlers.user, c, &outcome);
     }
-    s->body_bytes -= c->body.len;
+    s->body_bytes -= c->body.len + c->taken;
+    c->taken = 0;
     if (c->body.cap > 16 * 1024) qn_buf_free(&c->body);
     qn_buf_clear(&c->body);
     qn_buf_clear(&c->fields);
@@ -427,6 +429,12 @@ bool qn_http_conn_paused(qn_http_conn *c) {
     bool paused = output_len(c) >= c->server->limits.output_high;
     if (paused) c->paused = true;
     return paused;
+}
+
+void qn_http_conn_take_body(qn_http_conn *c, qn_buf *out) {
+    *out = c->body;
+    c->taken = c->body.len;
+    c->body = (qn_buf){0};
 }
 
 void qn_http_conn_close_after(qn_http_conn *c) { c->close_after = true; }

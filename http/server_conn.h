@@ -95,6 +95,10 @@ void *qn_http_conn_user(const qn_http_conn *c);
 void qn_http_conn_set_tag(qn_http_conn *c, int tag);
 int qn_http_conn_tag(const qn_http_conn *c);
 
+// The request's body becomes the caller's (out is overwritten); `body` of on_request is gone then. It
+// still counts towards max_body_total until the exchange ends.
+void qn_http_conn_take_body(qn_http_conn *c, qn_buf *out);
+
 // Adds a field to the response to come. value: no control characters (they are dropped).
 void qn_http_conn_add_field(qn_http_conn *c, const char *name, qn_str value);
 // The whole response. Afterwards the exchange is over and its user pointer is forgotten.

@@ -4,9 +4,12 @@
 // 2. A choice with a handle is in the loop's handle map; releasing takes it out of both, once.
 // 3. A generation lives until its response is complete, its client left, or the loop aborts it; each
 //    of the three ends in generation_free, which releases what still runs.
-// 4. Text is sent only when no stop string can begin in it any more; the usage counts the tokens up
+// 4. A request that the pool has is known to its loop as a qn_preparing, which is freed when its job
+//    comes back, or with a cancel when its client leaves or the loop ends: then no job comes back.
+// 5. Text is sent only when no stop string can begin in it any more; the usage counts the tokens up
 //    to the match.
 #include "server/generation.h"
+#include "server/prepare.h"
 
 #include "base/checked.h"
 #include "base/os.h"
@@ -337,8 +340,10 @@ void qn_generate_ready(qn_loop *l, uint64_t handle) {
 }
 
 void qn_generate_writable(void *loop, qn_http_conn *conn) {
-    qn_generation *g = qn_http_conn_user(conn);
+    const qn_exchange *x = qn_http_conn_user(conn);
     (void)loop;
+    if (!x || x->preparing) return;
+    qn_generation *g = qn_http_conn_user(conn);
     // pump may end the generation: the last choice that is open is the last that is looked at.
     for (size_t i = 0; g && i < g->n_choices; i++) {
         if (!g->choices[i].unread) continue;
@@ -353,15 +358,40 @@ static void cut_off(qn_generation *g) {
     }
 }
 
+static void preparing_free(qn_preparing *w) {
+    if (w->prev) w->prev->next = w->next;
+    else w->loop->waiting = w->next;
+    if (w->next) w->next->prev = w->prev;
+    qn_http_conn_set_user(w->conn, NULL);
+    free(w);
+}
+
 void qn_generate_close(void *loop, qn_http_conn *conn) {
-    qn_generation *g = qn_http_conn_user(conn);
+    qn_exchange *x = qn_http_conn_user(conn);
     (void)loop;
-    if (!g) return;
+    if (!x) return;
+    if (x->preparing) {
+        qn_preparing *w = qn_http_conn_user(conn);
+        qn_pool_cancel(w->loop->server->pool, w->handle);
+        qn_metrics_finished(w->loop->server->metrics, QN_FINISHED_ABORT);
+        preparing_free(w);
+        return;
+    }
+    qn_generation *g = qn_http_conn_user(conn);
     cut_off(g);
     generation_free(g);
 }
 
 void qn_generate_abort_all(qn_loop *l) {
+    while (l->waiting) {
+        qn_preparing *w = l->waiting;
+        qn_http_conn *conn = w->conn;
+        qn_pool_cancel(l->server->pool, w->handle);
+        preparing_free(w);
+        qn_api_error err = {0};
+        qn_api_fail(&err, 503, NULL, "the server is shutting down");
+        qn_respond_error(l, conn, &err);
+    }
     while (l->generations) {
         qn_api_error err = {0};
         qn_api_fail(&err, 503, NULL, "the server is shutting down");
@@ -383,7 +413,8 @@ static bool admit(qn_loop *l, qn_api_error *err) {
     }
     qn_engine_stats stats;
     qn_engine_get_stats(l->server->engine, &stats);
-    if (stats.waiting >= l->server->options.max_queued || l->live.count >= QN_SERVER_MAX_LIVE) {
+    size_t waiting = (size_t)QN_MAX(stats.waiting, 0) + qn_pool_count(l->server->pool);
+    if (waiting >= (size_t)l->server->options.max_queued || l->live.count >= QN_SERVER_MAX_LIVE) {
         return reject(l, QN_REJECT_QUEUE, err, "too many requests are waiting; try again later");
     }
     return true;
@@ -444,7 +475,7 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
 }
 
 static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_request *r,
-                                        const char *model) {
+                                        const char *model, uint64_t arrived_ns) {
     qn_generation *g = calloc(1, sizeof *g);
     size_t n = r->n_prompts * (size_t)r->n;
     qn_choice *choices = calloc(n, sizeof *choices);
@@ -458,7 +489,7 @@ static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_r
     g->request = r;
     g->model = model;
     g->created = (int64_t)qn_os_wall_time();
-    g->arrived_ns = qn_os_now_ns();
+    g->arrived_ns = arrived_ns;
     g->choices = choices;
     g->n_choices = g->n_open = n;
     for (size_t i = 0; i < n; i++) {
@@ -475,18 +506,6 @@ static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_r
     if (g->next) g->next->prev = g;
     l->generations = g;
     return g;
-}
-
-// The long work of a request, which needs nothing of the loop: all prompts to ids. ends[i] is where
-// prompt i ends in ids.
-static bool prepare(const qn_engine_info *info, qn_gen_request *r, qn_ids *ids, size_t *ends,
-                    qn_api_error *err) {
-    if (!qn_bad_words_build(info, r, err)) return false;
-    for (size_t i = 0; i < r->n_prompts; i++) {
-        if (!qn_prompt_build(info, r, i, ids, err)) return false;
-        ends[i] = ids->len;
-    }
-    return true;
 }
 
 // Keeps the prompts' ids for the answer.
@@ -528,33 +547,72 @@ static bool start(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_ap
     return true;
 }
 
-void qn_generate(qn_loop *l, qn_http_conn *conn, bool chat, qn_str body) {
-    struct qn_server *s = l->server;
+// The pool is done with a generation's request.
+static void begin(qn_loop *l, qn_http_conn *conn, qn_job *job, uint64_t arrived_ns) {
     qn_api_error err = {0};
-    qn_generation *g = NULL;
-    const char *model = NULL;
-    qn_gen_request *r = NULL;
-    qn_ids ids = {0};
-    size_t ends[QN_REQUEST_MAX_CHOICES];
-    bool ok = admit(l, &err) &&
-              (r = qn_gen_request_parse(&s->limits, chat, body.data, body.len, &err)) != NULL &&
-              (model = qn_server_model(s, r->model, &err)) != NULL &&
-              prepare(s->info, r, &ids, ends, &err);
-    if (ok) {
-        g = generation_create(l, conn, r, model);
-        ok = g ? start(g, &ids, ends, &err) : qn_api_fail(&err, 503, NULL, "out of memory");
-    }
-    qn_ids_free(&ids);
+    qn_generation *g = generation_create(l, conn, job->request, job->model, arrived_ns);
+    bool ok = g != NULL;
+    if (g) job->request = NULL; // it is the generation's now
+    else qn_api_fail(&err, 503, NULL, "out of memory");
+    ok = ok && start(g, &job->ids, job->ends, &err);
     if (!ok) {
         if (g) {
             g->conn = NULL;
             generation_free(g);
-        } else {
-            qn_gen_request_free(r);
         }
         qn_respond_error(l, conn, &err);
         return;
     }
     qn_http_conn_set_user(conn, g);
     if (g->request->stream) qn_http_sse_begin(conn);
+}
+
+void qn_request_prepared(qn_loop *l) {
+    qn_job *job;
+    void *owner;
+    while (qn_pool_take(l->server->pool, (size_t)l->index, &job, &owner)) {
+        qn_preparing *w = owner;
+        qn_http_conn *conn = w->conn;
+        uint64_t arrived_ns = w->arrived_ns;
+        preparing_free(w);
+        if (job->err.status) {
+            qn_respond_error(l, conn, &job->err);
+        } else if (job->kind == QN_JOB_CHAT || job->kind == QN_JOB_COMPLETION) {
+            begin(l, conn, job, arrived_ns);
+        } else {
+            qn_respond_json(conn, &job->answer);
+        }
+        qn_job_destroy(job);
+    }
+}
+
+void qn_request_admit(qn_loop *l, qn_http_conn *conn, int kind) {
+    qn_api_error err = {0};
+    qn_buf body;
+    bool generates = kind == QN_JOB_CHAT || kind == QN_JOB_COMPLETION;
+    if (generates && !admit(l, &err)) {
+        qn_respond_error(l, conn, &err);
+        return;
+    }
+    qn_preparing *w = calloc(1, sizeof *w);
+    qn_http_conn_take_body(conn, &body);
+    qn_job *job = qn_job_create((qn_job_kind)kind, &body);
+    if (w && job) {
+        *w = (qn_preparing){.base = {.preparing = true}, .loop = l, .conn = conn,
+                            .arrived_ns = qn_os_now_ns()};
+        w->handle = qn_pool_submit(l->server->pool, (size_t)l->index, job, w);
+        if (!w->handle) reject(l, QN_REJECT_QUEUE, &err, "too many requests are waiting");
+    } else {
+        qn_api_fail(&err, 503, NULL, "out of memory");
+    }
+    if (err.status) {
+        free(w);
+        qn_job_destroy(job);
+        qn_respond_error(l, conn, &err);
+        return;
+    }
+    w->next = l->waiting;
+    if (w->next) w->next->prev = w;
+    l->waiting = w;
+    qn_http_conn_set_user(conn, w);
 }

@@ -43,7 +43,23 @@ struct qn_choice {
     uint64_t first_ns, last_ns; // of its tokens
 };
 
+// What a connection's user pointer points to begins with this.
+typedef struct qn_exchange {
+    bool preparing; // it is a qn_preparing, else a qn_generation
+} qn_exchange;
+
+// A request that the pool has.
+typedef struct qn_preparing {
+    qn_exchange base;
+    qn_loop *loop;
+    qn_http_conn *conn;
+    struct qn_preparing *prev, *next;
+    uint64_t handle;
+    uint64_t arrived_ns;
+} qn_preparing;
+
 struct qn_generation {
+    qn_exchange base;
     qn_loop *loop;
     qn_http_conn *conn;
     qn_generation *prev, *next;

@@ -10,6 +10,7 @@
 #define QN_SERVER_INTERNAL_H
 
 #include "server/metrics.h"
+#include "server/pool.h"
 #include "server/prompt.h"
 #include "server/request.h"
 #include "server/server.h"
@@ -54,7 +55,8 @@ typedef struct qn_loop {
     struct event *wake, *drain_tick, *log_tick, *sigterm, *sigint;
     qn_thread thread;
     qn_handle_map live;
-    qn_generation *generations; // all of this loop's
+    qn_generation *generations;   // all of this loop's
+    struct qn_preparing *waiting; // requests of this loop that the pool has
     qn_phase phase;             // as far as this loop has acted on it
     uint64_t deadline_ns;       // of the drain
     qn_buf scratch, piece;      // for whoever runs; never kept across callbacks
@@ -74,6 +76,7 @@ struct qn_server {
     size_t n_keys;
     char *version, *prefix;
     qn_metrics *metrics;
+    qn_pool *pool;
     int listen_fd, admin_fd;
     uint16_t port, admin_port;
     bool loopback, admin_loopback;
@@ -110,12 +113,13 @@ bool qn_key_hash(const char *key, size_t len, uint8_t out[32]);
 void qn_loop_name(qn_loop *l, char out[33]);
 
 // ---- generate.c
-// Takes a request from its body to the engine; answers at once where that fails.
-void qn_generate(qn_loop *l, qn_http_conn *c, bool chat, qn_str body);
+// Gives a request to the pool; answers at once if it cannot be admitted. kind: a qn_job_kind.
+void qn_request_admit(qn_loop *l, qn_http_conn *c, int kind);
+void qn_request_prepared(qn_loop *l); // takes what the pool has done for this loop
 void qn_generate_close(void *loop, qn_http_conn *c);    // the client left
 void qn_generate_writable(void *loop, qn_http_conn *c); // there is room for output again
 void qn_generate_ready(qn_loop *l, uint64_t handle);    // the engine has something to read
-// Ends all of the loop's generations with an error (at the end of a drain).
+// Ends all of the loop's generations, and what waits for the pool, with an error (at the end of a drain).
 void qn_generate_abort_all(qn_loop *l);
 
 #endif

@@ -3,7 +3,7 @@
 //
 // A route is found by the codec's canonical path alone, and the same entry says who may use it: there
 // is no second reading of the path. Without an entry there is no access.
-#include "server/generation.h"
+#include "server/prepare.h"
 
 #include "base/checked.h"
 #include "base/os.h"
@@ -297,79 +297,26 @@ static void one_model(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_
 
 static void chat(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
-    qn_generate(l, c, true, body);
+    (void)body;
+    qn_request_admit(l, c, QN_JOB_CHAT);
 }
 
 static void completions(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
-    qn_generate(l, c, false, body);
+    (void)body;
+    qn_request_admit(l, c, QN_JOB_COMPLETION);
 }
 
 static void tokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
-    struct qn_server *s = l->server;
-    qn_api_error err = {0};
-    qn_tokenize_request r = {0};
-    qn_ids ids = {0};
-    qn_error e = {0};
-    // More text than the context holds may be counted, but not without end.
-    enum { MOST = 4 << 20 };
-    bool ok = qn_tokenize_request_parse(&s->limits, body.data, body.len, &r, &err) &&
-              qn_server_model(s, r.model, &err);
-    if (ok && r.chat) {
-        ok = qn_prompt_build(s->info, r.chat, 0, &ids, &err);
-    } else if (ok && qn_tokenize(s->info->tokenizer, r.prompt, r.len, NULL, 0,
-                                 r.add_special_tokens, MOST, &ids, &e) != QN_OK) {
-        ok = qn_api_fail_status(&err, &e, "prompt");
-    }
-    if (ok) {
-        qn_buf *b = &l->scratch;
-        qn_buf_clear(b);
-        qn_buf_printf(b, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":[", ids.len,
-                      s->info->max_model_len);
-        for (size_t i = 0; i < ids.len; i++) qn_buf_printf(b, i ? ",%d" : "%d", ids.data[i]);
-        qn_buf_puts(b, "],\"token_strs\":");
-        for (size_t i = 0; r.return_token_strs && i < ids.len; i++) {
-            qn_buf_putc(b, i ? ',' : '[');
-            qn_buf_clear(&l->piece);
-            qn_token_bytes(s->info->tokenizer, ids.data[i], true, &l->piece);
-            qn_buf_json_string(b, l->piece.data ? l->piece.data : "", l->piece.len);
-        }
-        qn_buf_puts(b, !r.return_token_strs ? "null}" : ids.len ? "]}" : "[]}");
-        respond_buf(l, c, b);
-    } else {
-        qn_respond_error(l, c, &err);
-    }
-    qn_ids_free(&ids);
-    qn_tokenize_request_free(&r);
+    (void)body;
+    qn_request_admit(l, c, QN_JOB_TOKENIZE);
 }
 
 static void detokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
-    struct qn_server *s = l->server;
-    qn_api_error err = {0};
-    qn_detokenize_request r = {0};
-    bool ok = qn_detokenize_request_parse(&s->limits, body.data, body.len, &r, &err) &&
-              qn_server_model(s, r.model, &err);
-    if (ok) {
-        qn_detok d;
-        qn_detok_init(&d, s->info->tokenizer, true, true);
-        qn_buf_clear(&l->piece);
-        for (size_t i = 0; ok && i < r.n_ids; i++) ok = qn_detok_push(&d, r.ids[i], &l->piece);
-        ok = ok && qn_detok_flush(&d, &l->piece);
-        if (!ok) qn_api_fail(&err, 503, NULL, "out of memory");
-    }
-    if (ok) {
-        qn_buf *b = &l->scratch;
-        qn_buf_clear(b);
-        qn_buf_puts(b, "{\"prompt\":");
-        qn_buf_json_string(b, l->piece.data ? l->piece.data : "", l->piece.len);
-        qn_buf_putc(b, '}');
-        respond_buf(l, c, b);
-    } else {
-        qn_respond_error(l, c, &err);
-    }
-    qn_detokenize_request_free(&r);
+    (void)body;
+    qn_request_admit(l, c, QN_JOB_DETOKENIZE);
 }
 
 // ---------------------------------------------------------------- operations
@@ -421,6 +368,7 @@ static void metrics(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_st
     const char *why;
     qn_engine_stats stats;
     qn_engine_get_stats(s->engine, &stats);
+    stats.waiting += (int32_t)qn_pool_count(s->pool);
     qn_buf *b = &l->scratch;
     qn_buf_clear(b);
     qn_metrics_text(s->metrics, s->info, &stats, qn_server_healthy(s, &why), b);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loops and their life. The phase only grows (serve, drain, stop); every loop acts on it by itself,
 // woken through its mailbox's descriptor, and leaves when nothing of its own is under way.
-#include "server/internal.h"
+#include "server/prepare.h"
 
 #include "base/checked.h"
 #include "base/os.h"
@@ -130,6 +130,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
         if (!qn_mailbox_take(&l->mailbox, &handle)) break;
         qn_generate_ready(l, handle);
     }
+    qn_request_prepared(l);
     take_inbox(l);
     follow_phase(l);
 }
@@ -215,6 +216,7 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
     if (st != QN_OK) return st;
     l->wake = event_new(l->base, l->mailbox.wakeup.fd, EV_READ | EV_PERSIST, on_wake, l);
     l->drain_tick = event_new(l->base, -1, EV_PERSIST, on_drain_tick, l);
+    qn_pool_attach(s->pool, (size_t)index, &l->mailbox.wakeup);
     if (!l->wake || !l->drain_tick || event_add(l->wake, NULL) != 0) {
         return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
     }
@@ -288,6 +290,13 @@ static qn_status take_options(struct qn_server *s, const qn_server_options *o, q
     if (x->io_threads == 0) x->io_threads = 1;
     if (x->io_threads < 1 || x->io_threads > QN_SERVER_MAX_LOOPS) {
         return qn_fail(err, QN_ERR_INVALID, "%d I/O threads (1 to %d)", x->io_threads,
+                       QN_SERVER_MAX_LOOPS);
+    }
+    if (x->prepare_threads == 0) {
+        x->prepare_threads = QN_MAX(2, QN_MIN(qn_os_cpu_count() / 4, 8));
+    }
+    if (x->prepare_threads < 1 || x->prepare_threads > QN_SERVER_MAX_LOOPS) {
+        return qn_fail(err, QN_ERR_INVALID, "%d threads for prompts (1 to %d)", x->prepare_threads,
                        QN_SERVER_MAX_LOOPS);
     }
     if (!x->admin_host) x->admin_host = "127.0.0.1";
@@ -377,6 +386,16 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
         s->n_loops = 0;
         st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
     }
+    const qn_pool_options po = {
+        .threads = (size_t)s->options.prepare_threads,
+        .capacity = (size_t)QN_MIN(s->options.max_queued, 64 * 1024) +
+                    (size_t)s->options.prepare_threads,
+        .n_loops = s->n_loops,
+        .run = qn_job_run,
+        .destroy = qn_job_destroy,
+        .user = s,
+    };
+    if (st == QN_OK) st = qn_pool_create(&po, &s->pool, err);
     for (size_t i = 0; st == QN_OK && i < s->n_loops; i++) {
         st = loop_open(s, (int)i, &s->loops[i], err);
     }
@@ -394,7 +413,7 @@ int32_t qn_server_port(const qn_server *s) { return s->port; }
 int32_t qn_server_admin_port(const qn_server *s) { return s->admin_port; }
 
 qn_status qn_server_run(qn_server *s, qn_error *err) {
-    qn_status st = QN_OK;
+    qn_status st = qn_pool_start(s->pool, err);
     qn_loop *first = &s->loops[0];
     first->logged_ns = qn_os_now_ns();
     for (size_t i = 1; st == QN_OK && i < s->n_loops; i++) {
@@ -407,6 +426,7 @@ qn_status qn_server_run(qn_server *s, qn_error *err) {
     if (st == QN_OK) loop_run(first);
     raise_phase(s, QN_PHASE_STOP);
     for (size_t i = 1; i < s->n_loops; i++) qn_thread_join(&s->loops[i].thread);
+    qn_pool_stop(s->pool);
     return st;
 }
 
@@ -414,6 +434,7 @@ void qn_server_destroy(qn_server *s) {
     if (!s) return;
     for (size_t i = 0; i < s->n_loops; i++) loop_close(&s->loops[i]);
     free(s->loops);
+    qn_pool_destroy(s->pool);
     if (s->stop.fd >= 0) qn_wakeup_close(&s->stop);
     if (s->listen_fd >= 0) close(s->listen_fd);
     if (s->admin_fd >= 0) close(s->admin_fd);

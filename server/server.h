@@ -3,7 +3,8 @@
 //
 // Threads: qn_server_run runs the service loop on the calling thread: it accepts connections, answers
 // /health, /ping, /version and /metrics, and handles signals. io_threads more run the API's event
-// loops, each with its own connections and its own mailbox of the engine.
+// loops, each with its own connections and its own mailbox of the engine; prepare_threads turn requests
+// into token ids.
 #ifndef QN_SERVER_SERVER_H
 #define QN_SERVER_SERVER_H
 
@@ -24,6 +25,7 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     size_t n_api_keys;
     bool protect_metrics;           // /metrics asks for a key too
     int32_t io_threads;             // event loops of the API; 1; at most 64
+    int32_t prepare_threads;        // for templates and tokenizing; a quarter of the CPUs, 2 to 8
     const char *admin_host;         // "127.0.0.1"
     int32_t admin_port;             // the service routes and POST /drain; 0: none, -1: any free one
     int32_t max_queued;             // waiting requests beyond which new ones are refused unread; 1024

@@ -333,3 +333,29 @@ def test_metrics(server):
 def test_metrics_prefix(start):
     s = start("--metrics-prefix", "quern_")
     assert s.metric("quern_num_requests_running") == 0
+
+
+def test_long_prompts_stall_nobody(start):
+    """While megabytes are tokenized, the same event loop answers others; who leaves is forgotten."""
+    s = start("--prepare-threads", 1)
+    text = "".join(random.Random(3).choice("abcdefgh ijkl,.\n") for _ in range(3 << 20))
+    body = json.dumps({"prompt": text}).encode()
+    begin = time.time()
+    assert s.request("POST", "/tokenize", body)[2]["count"] > 1000
+    alone = time.time() - begin
+    socks = []
+    for _ in range(6):
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=30)
+        c.sendall(post(body, b"/tokenize"))
+        socks.append(c)
+    waits = []
+    for _ in range(10):
+        begin = time.time()
+        assert s.request("GET", "/v1/models")[0] == 200
+        waits.append(time.time() - begin)
+    # Six of them would take six times as long.
+    assert sorted(waits)[5] < max(alone, 0.05), (waits, alone)
+    for c in socks:
+        c.close()
+    assert s.wait_idle(alone * 3 + 2) < alone * 3 + 2
+    assert s.request("POST", "/v1/chat/completions", BODY)[0] == 200
