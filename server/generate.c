@@ -447,6 +447,8 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         .min_p = r->min_p,
         .top_k = r->top_k,
         .n_logprobs = r->n_logprobs,
+        .cache_salt = r->cache_salt,
+        .cache_salt_len = r->cache_salt ? strlen(r->cache_salt) : 0,
         .repetition_penalty = r->repetition_penalty,
         .presence_penalty = r->presence_penalty,
         .frequency_penalty = r->frequency_penalty,

@@ -149,6 +149,7 @@ static bool get_ids(const parse *p, const char *name, const json_t *array, int32
 typedef enum neutral { // which values change nothing
     NEUTRAL_NULL,
     NEUTRAL_FALSE,
+    NEUTRAL_TRUE,
     NEUTRAL_EMPTY, // "", [], {}
     NEUTRAL_ZERO,
     NEUTRAL_ONE,
@@ -171,6 +172,7 @@ static const struct {
     {"echo", NEUTRAL_FALSE},
     {"suffix", NEUTRAL_EMPTY},
     {"audio", NEUTRAL_NULL},
+    {"moderation", NEUTRAL_NULL},
     {"web_search_options", NEUTRAL_NULL},
     {"prompt_logprobs", NEUTRAL_NULL},
     {"truncate_prompt_tokens", NEUTRAL_NULL},
@@ -180,6 +182,14 @@ static const struct {
     {"documents", NEUTRAL_EMPTY},
     {"chat_template", NEUTRAL_NULL},
     {"mm_processor_kwargs", NEUTRAL_EMPTY},
+    {"media_io_kwargs", NEUTRAL_EMPTY},
+    {"kv_transfer_params", NEUTRAL_EMPTY},
+    {"vllm_xargs", NEUTRAL_EMPTY},
+    {"thinking_token_budget", NEUTRAL_NULL},
+    {"include_reasoning", NEUTRAL_TRUE},
+    {"parallel_tool_calls", NEUTRAL_TRUE},
+    {"spaces_between_special_tokens", NEUTRAL_TRUE},
+    {"early_stopping", NEUTRAL_FALSE},
 };
 
 static bool is_neutral(const json_t *v, neutral n) {
@@ -188,6 +198,8 @@ static bool is_neutral(const json_t *v, neutral n) {
         return false;
     case NEUTRAL_FALSE:
         return json_is_false(v);
+    case NEUTRAL_TRUE:
+        return json_is_true(v);
     case NEUTRAL_EMPTY:
         return (json_is_string(v) && json_string_length(v) == 0) ||
                (json_is_array(v) && json_array_size(v) == 0) ||
@@ -718,10 +730,10 @@ static bool parse_stream(const parse *p, qn_gen_request *r) {
            get_bool(&inner, "continuous_usage_stats", &r->continuous_usage);
 }
 
-static bool parse_ignored(const parse *p) {
-    // Checked although nothing is done with them: a salt that is malformed tells of a mistake.
-    const char *salt = NULL, *user = NULL;
-    if (!get_string(p, "cache_salt", &salt) || !get_string(p, "user", &user)) return false;
+static bool parse_salt(const parse *p, qn_gen_request *r) {
+    const char *user = NULL;
+    if (!get_string(p, "cache_salt", &r->cache_salt) || !get_string(p, "user", &user)) return false;
+    const char *salt = r->cache_salt;
     if (salt && (strlen(salt) == 0 || strlen(salt) > 128 || strpbrk(salt, "@/\\"))) {
         return qn_api_fail(p->err, 400, "cache_salt",
                            "cache_salt must have 1 to 128 characters, none of them @, / or \\");
@@ -783,7 +795,7 @@ qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat,
               parse_flags(&p, r) && parse_sampling(&p, r) && parse_penalties(&p, r) &&
               parse_request_id(&p, r) && parse_counts(&p, r) &&
               parse_stops(&p, r) && parse_logprobs(&p, r) && parse_stream(&p, r) &&
-              parse_ignored(&p);
+              parse_salt(&p, r);
     if (!ok) {
         qn_gen_request_free(r);
         return NULL;

@@ -71,6 +71,7 @@ typedef struct qn_gen_request {
     int32_t bad_lens[2 * QN_REQUEST_MAX_BAD_WORDS];
     size_t n_bad_lens;
     const char *request_id; // NULL: not given
+    const char *cache_salt; // NULL: not given
     qn_str stops[QN_REQUEST_MAX_STOPS];
     size_t n_stops;
     int32_t stop_ids[QN_REQUEST_MAX_STOP_IDS];
