@@ -59,6 +59,11 @@ static void read_rope(reader *r, qn_arch *a) {
     const json_t *type = json_object_get(scaling, "rope_type");
     if (!json_is_string(type)) type = json_object_get(scaling, "type");
     const char *name = json_is_string(type) ? json_string_value(type) : "default";
+    const json_t *other = json_object_get(scaling, "rope_type");
+    if (r->status == QN_OK && !json_is_string(type) &&
+        ((type && !json_is_null(type)) || (other && !json_is_null(other)))) {
+        r->status = qn_fail(r->err, QN_ERR_FORMAT, "%s: rope type is not a string", r->file);
+    }
     if (strcmp(name, "default") == 0) return;
     rope->factor = read_float(r, scaling, "factor", true, 1);
     rope->original_context = read_float(r, scaling, "original_max_position_embeddings", false,

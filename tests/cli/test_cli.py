@@ -192,16 +192,24 @@ def test_synth_serves(tmp_path):
     assert r.returncode == 1 and "not a regular file" in one_error_line(r) and pipe.is_fifo()
 
 
-@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
-def test_rope_of_a_wrong_type(tmp_path, key):
+@pytest.mark.parametrize(
+    "key, value, word",
+    [
+        ("rope_scaling", "linear", "'rope_scaling' is not an object"),
+        ("rope_parameters", 5, "'rope_parameters' is not an object"),
+        ("rope_parameters", {"rope_type": 5}, "rope type is not a string"),
+        ("rope_scaling", {"type": ["yarn"]}, "rope type is not a string"),
+    ],
+)
+def test_rope_of_a_wrong_type(tmp_path, key, value, word):
     model = tmp_path / "model"
     shutil.copytree(GOLDEN / "llama2" / "hf", model)
     config = json.loads((model / "config.json").read_text())
     config.pop("rope_parameters", None)
-    config[key] = "linear"
+    config[key] = value
     (model / "config.json").write_text(json.dumps(config))
     r = quern("generate", model, "-p", "x")
-    assert r.returncode == 1 and f"'{key}' is not an object" in one_error_line(r)
+    assert r.returncode == 1 and word in one_error_line(r)
 
 
 @pytest.mark.parametrize("ids", ["1,,3", "1,", ",1", "", "-1", "1;2"])
