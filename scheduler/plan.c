@@ -195,6 +195,7 @@ static qn_seq *pick_victim(const qn_sched *s, int32_t index) {
 }
 
 static void preempt(qn_sched *s, qn_seq *victim) {
+    s->caution = QN_SCHED_CAUTION;
     victim->preemptions++;
     s->preemptions++;
     qn_seq_leave(s, victim);
@@ -365,7 +366,8 @@ static void forecast_make(const qn_sched *s, forecast *f) {
 
 // Whether there will be blocks for all, x included, which begins with r.
 static bool foreseen(const qn_sched *s, forecast *f, qn_seq *x, const qn_reuse *r) {
-    if (s->n_run == 0) return true;
+    // While nobody is thrown out, nobody is kept out either.
+    if (s->n_run == 0 || s->caution == 0) return true;
     if (!f->made) forecast_make(s, f);
     if (f->group < 0) return true;
     forecast g = *f;
@@ -451,6 +453,7 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
     budget b = {.rows = QN_MIN(s->config.max_rows, plan->cap_rows)};
     b.timed = s->config.max_step_seconds > 0;
     b.seconds = s->config.max_step_seconds - s->time_model.base;
+    if (s->caution > 0) s->caution--;
     plan_decodes(s, plan, &b);
     plan_running_prompts(s, plan, &b);
     plan_new_prompts(s, plan, &b, now);

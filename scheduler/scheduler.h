@@ -33,7 +33,7 @@ typedef struct qn_sched_config {
     int64_t max_waiting_tokens;   // their prompt tokens; 0: no limit
     int32_t long_prefill_threshold; // most prompt tokens of one sequence in a step; 0: no limit
     double max_step_seconds;        // with the step-time model; 0: no limit
-    // New requests are kept waiting when those that run would need more blocks than there are by
+    // For some time after a preemption new requests are kept waiting when those that run would need more blocks than there are by
     // the time they reach their likely lengths (learned from those that ended), plus this many percent.
     // 0: next to nothing is computed twice; more: more run at a time, and more are preempted.
     int32_t overcommit_percent;

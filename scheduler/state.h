@@ -30,6 +30,7 @@ enum {
     QN_SCHED_FIRST_MEAN_OUTPUT = 256, // tokens, before any request has ended
     QN_SCHED_MEAN_OF = 32,            // about how many requests the mean looks back
     QN_SCHED_FORECAST = 128,          // places of a forecast
+    QN_SCHED_CAUTION = 4096,          // steps
 };
 
 typedef enum qn_seq_state {
@@ -114,6 +115,7 @@ struct qn_sched {
     int64_t waiting_tokens; // their prompts
     int32_t n_draining;
     double mean_output; // tokens; of those that ended lately
+    int32_t caution;    // steps in which admissions look ahead, after a preemption
 
     qn_block_pool pools[QN_MAX_KV_GROUPS];
     int32_t reserved[QN_MAX_KV_GROUPS]; // free blocks that quotas promise
