@@ -173,12 +173,12 @@ static void test_together_as_alone(void **state) {
         {"2 threads, prompts in pieces of 5", {2, 64, 5, 0, 64, QN_KV_F16, false, false}},
         {"2 threads, KV for a third of them", {2, 64, 0, 36, 16, QN_KV_F16, false, false}},
         {"... and a prefix cache", {2, 64, 0, 36, 16, QN_KV_F16, true, false}},
-        // Short prompts are all let in, and then outgrow the cache.
+        // Short prompts are let in together, and then outgrow the cache. (How often that preempts is
+        // the admission's business and depends on timing; lookahead.c makes sure that it happens.)
         {"alone, short prompts", {1, 512, 0, 0, 16, QN_KV_F16, false, true}},
         {"short prompts, KV for a third", {2, 64, 0, 32, 16, QN_KV_F16, false, true}},
         {"... and a prefix cache", {2, 64, 0, 32, 16, QN_KV_F16, true, true}},
     };
-    uint64_t preemptions = 0;
     stream *alone = calloc(N_STREAMS, sizeof *alone), *together = calloc(N_STREAMS, sizeof *alone);
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         qn_engine *e = open_engine(&cases[c].setup);
@@ -199,10 +199,8 @@ static void test_together_as_alone(void **state) {
         qn_engine_get_stats(e, &stats);
         print_message("%-36s %llu steps, %llu preemptions\n", cases[c].name,
                       (unsigned long long)stats.steps, (unsigned long long)stats.preemptions);
-        preemptions += stats.preemptions;
         qn_engine_close(e);
     }
-    assert_true(preemptions > 0);
     free(alone);
     free(together);
 }
