@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 typedef struct options {
-    const char *host, *metrics_prefix;
-    qn_flag_list names, keys;
-    int64_t port, admin_port, io_threads, prepare_threads, max_logprobs;
+    const char *host, *metrics_prefix, *key_file, *uds;
+    qn_flag_list names, keys, origins;
+    int64_t port, admin_port, io_threads, prepare_threads, max_logprobs, max_body, max_connections;
     double shutdown_timeout;
     bool protect_metrics, log_requests, quiet;
 } options;
@@ -28,6 +28,11 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         .n_model_names = o->names.n,
         .api_keys = o->keys.items,
         .n_api_keys = o->keys.n,
+        .api_key_file = o->key_file,
+        .uds = o->uds,
+        .allowed_origins = o->origins.items,
+        .n_allowed_origins = o->origins.n,
+        .http = {.max_body = (uint64_t)o->max_body, .max_connections = (size_t)o->max_connections},
         .protect_metrics = o->protect_metrics,
         .io_threads = (int32_t)o->io_threads,
         .prepare_threads = (int32_t)o->prepare_threads,
@@ -46,10 +51,14 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         qn_cli_error("%s", err.message);
         return 1;
     }
+    const char *name = o->names.n ? o->names.items[0] : info->name;
     bool v6 = strchr(o->host, ':') != NULL;
-    qn_logf(&f->log, QN_LOG_INFO, "serving %s at http://%s%s%s:%d/v1",
-            o->names.n ? o->names.items[0] : info->name, v6 ? "[" : "", o->host, v6 ? "]" : "",
-            qn_server_port(s));
+    if (o->uds) {
+        qn_logf(&f->log, QN_LOG_INFO, "serving %s at unix:%s", name, o->uds);
+    } else {
+        qn_logf(&f->log, QN_LOG_INFO, "serving %s at http://%s%s%s:%d/v1", name, v6 ? "[" : "", o->host,
+                v6 ? "]" : "", qn_server_port(s));
+    }
     if (qn_server_admin_port(s)) {
         qn_logf(&f->log, QN_LOG_INFO, "admin port: http://127.0.0.1:%d", qn_server_admin_port(s));
     }
@@ -61,10 +70,10 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
 
 int qn_cli_serve(int argc, char **argv) {
     options o = {.host = "127.0.0.1", .port = 8000, .metrics_prefix = "vllm:", .io_threads = 1,
-                 .max_logprobs = 20, .shutdown_timeout = 30};
+                 .max_logprobs = 20, .shutdown_timeout = 30, .max_body = 8 << 20, .max_connections = 4096};
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
-    qn_flag flags[13 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[18 + QN_ENGINE_FLAG_COUNT] = {
         {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
         {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
         {"admin-port", 0, QN_FLAG_INT, &o.admin_port, "N",
@@ -73,6 +82,15 @@ int qn_cli_serve(int argc, char **argv) {
          "names that requests may use, several allowed (default: the model's)", 0, 0},
         {"api-key", 0, QN_FLAG_LIST, &o.keys, "KEY",
          "keys that requests must bring (better: QUERN_API_KEY in the environment)", 0, 0},
+        {"api-key-file", 0, QN_FLAG_TEXT, &o.key_file, "FILE",
+         "a key, or sha256: and its hash, on each line; read again when it changes, or on SIGHUP", 0, 0},
+        {"uds", 0, QN_FLAG_TEXT, &o.uds, "PATH",
+         "listen on a Unix socket (mode 0600) instead of host and port", 0, 0},
+        {"allowed-origins", 0, QN_FLAG_LIST, &o.origins, "ORIGIN",
+         "web pages that may call (https://example.org, or *), several allowed; default: none", 0, 0},
+        {"max-body-bytes", 0, QN_FLAG_INT, &o.max_body, "SIZE", "largest request body", 1024, 1 << 30},
+        {"max-connections", 0, QN_FLAG_INT, &o.max_connections, "N", "connections of an event loop", 1,
+         1 << 20},
         {"protect-metrics", 0, QN_FLAG_BOOL, &o.protect_metrics, NULL, "/metrics asks for a key too",
          0, 0},
         {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "event loops of the API", 1, 64},
@@ -83,10 +101,11 @@ int qn_cli_serve(int argc, char **argv) {
         {"shutdown-timeout", 0, QN_FLAG_FLOAT, &o.shutdown_timeout, "SECONDS",
          "time for running requests after SIGTERM", 0, 86400},
         {"metrics-prefix", 0, QN_FLAG_TEXT, &o.metrics_prefix, "TEXT", "of the metrics' names", 0, 0},
-        {"enable-log-requests", 0, QN_FLAG_BOOL, &o.log_requests, NULL, "a log line a request", 0, 0},
+        {"enable-log-requests", 0, QN_FLAG_BOOL, &o.log_requests, NULL, 
+         "a line of JSON for each request in the log, without its text", 0, 0},
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 13);
+    qn_engine_flags_table(&engine, flags + 18);
     char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",

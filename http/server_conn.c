@@ -22,19 +22,16 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/listener.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     INPUT_HIGH = 64 * 1024,
     SEND_BUFFER = 128 * 1024, // of the kernel; else it would grow to megabytes for a slow reader
     MAX_LISTENERS = 4,
-    BACKLOG = 1024,
 };
 static const double LINGER_SECONDS = 2.0;
 
@@ -59,6 +56,7 @@ struct qn_http_conn {
     qn_buf fields; // of the response to come
     void *user;
     int tag;
+    uint64_t notes[QN_HTTP_NOTES];
     int status;         // of the response; 0: none yet
     bool have_head;     // the parser's head is valid
     bool handed_over;   // on_request was called
@@ -179,6 +177,7 @@ static void finish_exchange(qn_http_conn *c, bool complete) {
     qn_buf_clear(&c->fields);
     c->user = NULL;
     c->tag = 0;
+    memset(c->notes, 0, sizeof c->notes);
     c->status = 0;
     c->bytes = 0;
     c->have_head = false;
@@ -430,6 +429,9 @@ bool qn_http_conn_paused(qn_http_conn *c) {
     if (paused) c->paused = true;
     return paused;
 }
+
+uint64_t *qn_http_conn_notes(qn_http_conn *c) { return c->notes; }
+qn_str qn_http_conn_fields(const qn_http_conn *c) { return qn_buf_str(&c->fields); }
 
 void qn_http_conn_take_body(qn_http_conn *c, qn_buf *out) {
     *out = c->body;
@@ -782,59 +784,6 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
     for (size_t i = 0; i < s->n_listeners; i++) evconnlistener_enable(s->listeners[i]);
 }
 
-qn_status qn_http_listen(const char *host, uint16_t port, int *fd, uint16_t *bound_port,
-                         bool *loopback, qn_error *err) {
-    char service[8];
-    snprintf(service, sizeof service, "%u", (unsigned)port);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-    int rc = getaddrinfo(host, service, &hints, &list);
-    if (rc != 0) return qn_fail(err, QN_ERR_INVALID, "host %s: %s", host, gai_strerror(rc));
-    int s = -1, saved = 0;
-    struct addrinfo *a = list;
-    for (; a; a = a->ai_next) {
-        s = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (s < 0) {
-            saved = errno;
-            continue;
-        }
-        int on = 1;
-        setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(s, a->ai_addr, a->ai_addrlen) == 0 && listen(s, BACKLOG) == 0) break;
-        saved = errno;
-        close(s);
-        s = -1;
-    }
-    if (s >= 0) {
-        const struct sockaddr *sa = a->ai_addr;
-        if (sa->sa_family == AF_INET) {
-            const struct sockaddr_in *in4 = (const void *)sa;
-            *loopback = (ntohl(in4->sin_addr.s_addr) >> 24) == 127;
-        } else if (sa->sa_family == AF_INET6) {
-            const struct sockaddr_in6 *in6 = (const void *)sa;
-            *loopback = IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-        } else {
-            *loopback = false;
-        }
-    }
-    freeaddrinfo(list);
-    if (s < 0) {
-        return qn_fail(err, QN_ERR_IO, "cannot listen on %s port %u: %s", host, (unsigned)port,
-                       strerror(saved));
-    }
-    struct sockaddr_storage name = {0};
-    socklen_t len = sizeof name;
-    *bound_port = port;
-    if (getsockname(s, (struct sockaddr *)&name, &len) == 0) {
-        if (name.ss_family == AF_INET) {
-            *bound_port = ntohs(((struct sockaddr_in *)&name)->sin_port);
-        } else if (name.ss_family == AF_INET6) {
-            *bound_port = ntohs(((struct sockaddr_in6 *)&name)->sin6_port);
-        }
-    }
-    *fd = s;
-    return QN_OK;
-}
-
 qn_status qn_http_server_accept(qn_http_server *s, int fd, qn_error *err) {
     if (s->n_listeners == MAX_LISTENERS) return qn_fail(err, QN_ERR_LIMIT, "too many listeners");
     struct evconnlistener *l =
@@ -874,7 +823,7 @@ qn_status qn_http_server_create(struct event_base *base, const qn_http_limits *l
     if (limits) s->limits = *limits;
     qn_http_limits *l = &s->limits;
     if (!l->max_body) l->max_body = 8 << 20;
-    if (!l->max_body_total) l->max_body_total = 256 << 20;
+    if (!l->max_body_total) l->max_body_total = QN_MAX((uint64_t)256 << 20, l->max_body);
     if (!l->max_connections) l->max_connections = 4096;
     if (!l->output_high) l->output_high = 256 * 1024;
     if (!(l->head_seconds > 0)) l->head_seconds = 10;

@@ -76,6 +76,15 @@ void qn_http_server_destroy(qn_http_server *s);
 // *loopback whether only this machine can reach it. The descriptor is the caller's.
 qn_status qn_http_listen(const char *host, uint16_t port, int *fd, uint16_t *bound_port,
                          bool *loopback, qn_error *err);
+// A Unix socket at path, for this user only (mode 0600). A socket file that nobody listens on any more
+// is replaced; anything else there is an error.
+typedef struct qn_http_unix {
+    int fd;
+    uint64_t device, inode; // of the file
+} qn_http_unix;
+qn_status qn_http_listen_unix(const char *path, qn_http_unix *out, qn_error *err);
+// Removes the file if it still is the one that was made.
+void qn_http_unlink_unix(const char *path, const qn_http_unix *u);
 // Accepts from a listening descriptor, which stays the caller's and must outlive the server.
 qn_status qn_http_server_accept(qn_http_server *s, int fd, qn_error *err);
 void qn_http_server_stop_accept(qn_http_server *s);
@@ -94,6 +103,11 @@ void qn_http_conn_set_user(qn_http_conn *c, void *user);
 void *qn_http_conn_user(const qn_http_conn *c);
 void qn_http_conn_set_tag(qn_http_conn *c, int tag);
 int qn_http_conn_tag(const qn_http_conn *c);
+// Room for the handlers' own numbers about the exchange; zeros when a request begins.
+enum { QN_HTTP_NOTES = 4 };
+uint64_t *qn_http_conn_notes(qn_http_conn *c);
+// The lines that were added to the response so far.
+qn_str qn_http_conn_fields(const qn_http_conn *c);
 
 // The request's body becomes the caller's (out is overwritten); `body` of on_request is gone then. It
 // still counts towards max_body_total until the exchange ends.

@@ -193,8 +193,11 @@ static bool on_token(qn_choice *c, const qn_token_event *e) {
 static void count_tokens(qn_choice *c, size_t n) {
     qn_metrics *m = metrics(c->gen);
     uint64_t now = qn_os_now_ns();
+    uint64_t *notes = qn_http_conn_notes(c->gen->conn);
+    notes[QN_NOTE_OUTPUT_TOKENS] += n;
     if (!c->first_ns) {
         c->first_ns = c->last_ns = now;
+        if (!notes[QN_NOTE_FIRST_NS]) notes[QN_NOTE_FIRST_NS] = now - c->gen->arrived_ns;
         qn_metrics_observe(m, QN_HIST_TTFT, seconds_since(c->gen->arrived_ns, now));
         n--;
     }
@@ -248,7 +251,8 @@ static bool finish_choice(qn_choice *c, const qn_request_state *state) {
     qn_generation *g = c->gen;
     bool length = strcmp(c->finish, "length") == 0;
     count_finish(c, length ? QN_FINISHED_LENGTH : QN_FINISHED_STOP, state);
-    if (state) g->n_cached += state->n_cached;
+    // Once for each prompt: its other choices find the first one's KV.
+    if (state && c->index % g->request->n == 0) g->n_cached += state->n_cached;
     release(c);
     g->n_open--;
     return !g->request->stream || send_chunk(c);
@@ -440,6 +444,7 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         .ignore_eos = r->ignore_eos,
         .priority = r->priority,
         .choice = k,
+        .fork_of = k > 0 ? (c - k)->handle : 0, // n > 1: the choices share their prompt's KV
         .has_seed = r->has_seed,
         .seed = r->seed,
         .temperature = r->temperature,
@@ -566,6 +571,7 @@ static void begin(qn_loop *l, qn_http_conn *conn, qn_job *job, uint64_t arrived_
         return;
     }
     qn_http_conn_set_user(conn, g);
+    qn_http_conn_notes(conn)[QN_NOTE_PROMPT_TOKENS] = (uint64_t)g->n_prompt;
     if (g->request->stream) qn_http_sse_begin(conn);
 }
 

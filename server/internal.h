@@ -9,6 +9,7 @@
 #ifndef QN_SERVER_INTERNAL_H
 #define QN_SERVER_INTERNAL_H
 
+#include "server/keys.h"
 #include "server/metrics.h"
 #include "server/pool.h"
 #include "server/prompt.h"
@@ -21,6 +22,9 @@ enum {
     QN_SERVER_MAX_LOOPS = 64,
     QN_SERVER_MAX_LIVE = 8192, // engine requests that one loop may have at a time
 };
+
+// What an exchange's notes hold, for its line in the log.
+enum { QN_NOTE_KEY, QN_NOTE_PROMPT_TOKENS, QN_NOTE_OUTPUT_TOKENS, QN_NOTE_FIRST_NS };
 
 typedef enum qn_phase { QN_PHASE_SERVE, QN_PHASE_DRAIN, QN_PHASE_STOP } qn_phase;
 
@@ -52,7 +56,7 @@ typedef struct qn_loop {
     size_t n_inbox, cap_inbox;
     atomic_size_t n_conns; // about as many connections as there are here; for choosing a loop
     qn_mailbox mailbox; // its descriptor also wakes the loop when the phase changes
-    struct event *wake, *drain_tick, *log_tick, *sigterm, *sigint;
+    struct event *wake, *drain_tick, *log_tick, *file_tick, *sigterm, *sigint, *sighup;
     qn_thread thread;
     qn_handle_map live;
     qn_generation *generations;   // all of this loop's
@@ -72,8 +76,11 @@ struct qn_server {
     qn_request_limits limits;
     char **names;
     size_t n_names;
-    uint8_t (*keys)[32]; // SHA-256 of each API key
-    size_t n_keys;
+    qn_keys *keys;
+    char **origins; // that browsers may call from
+    size_t n_origins;
+    char *uds;
+    qn_http_unix unix_socket;
     char *version, *prefix;
     qn_metrics *metrics;
     qn_pool *pool;
@@ -108,7 +115,6 @@ const char *qn_server_model(const struct qn_server *s, const char *name, qn_api_
 // What the first signal does; asked twice it does not become the second, which cuts.
 void qn_server_drain(struct qn_server *s);
 bool qn_server_healthy(struct qn_server *s, const char **why);
-bool qn_key_hash(const char *key, size_t len, uint8_t out[32]);
 // 32 hexadecimal digits and a NUL.
 void qn_loop_name(qn_loop *l, char out[33]);
 

@@ -8,8 +8,6 @@
 #include "base/checked.h"
 #include "base/os.h"
 
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -128,24 +126,47 @@ static const route *find_route(qn_str path) {
     return NULL;
 }
 
-bool qn_key_hash(const char *key, size_t len, uint8_t out[32]) {
-    return SHA256((const unsigned char *)key, len, out) != NULL;
-}
-
-// All keys are compared, each in constant time, by hashes of equal length.
-static bool key_accepted(const struct qn_server *s, const qn_http_head *head) {
+static bool key_accepted(qn_http_conn *c, const struct qn_server *s, const qn_http_head *head) {
     qn_str v = {0};
     if (qn_http_find(head, "authorization", &v) != 1) return false;
     if (v.len < 7 || !qn_http_equal((qn_str){v.data, 7}, "bearer ")) return false;
     size_t at = 7;
     while (at < v.len && v.data[at] == ' ') at++;
-    uint8_t hash[32];
-    if (!qn_key_hash(v.data + at, v.len - at, hash)) return false;
-    int found = 0;
-    for (size_t i = 0; i < s->n_keys; i++) {
-        found |= CRYPTO_memcmp(hash, s->keys[i], sizeof hash) == 0;
+    uint64_t id;
+    if (!qn_keys_accept(s->keys, v.data + at, v.len - at, &id)) return false;
+    qn_http_conn_notes(c)[QN_NOTE_KEY] = id;
+    return true;
+}
+
+// True if the request comes from a web page that may call; says so in the response.
+static bool allow_origin(const struct qn_server *s, qn_http_conn *c, const qn_http_head *head) {
+    qn_str origin = {0};
+    if (s->n_origins == 0) return false;
+    qn_http_conn_add_field(c, "Vary", QN_STR("Origin"));
+    if (qn_http_find(head, "origin", &origin) != 1) return false;
+    for (size_t i = 0; i < s->n_origins; i++) {
+        bool any = strcmp(s->origins[i], "*") == 0;
+        if (!any && !qn_str_is(origin, s->origins[i])) continue;
+        qn_http_conn_add_field(c, "Access-Control-Allow-Origin", any ? QN_STR("*") : origin);
+        qn_http_conn_add_field(c, "Access-Control-Expose-Headers", QN_STR("X-Request-Id, Retry-After"));
+        return true;
     }
-    return found != 0;
+    return false;
+}
+
+// A browser asks before it sends what a form could not: true if that was answered.
+static bool preflight(qn_http_conn *c, const qn_http_head *head) {
+    qn_str method = {0};
+    if (!qn_str_is(head->method, "OPTIONS") ||
+        qn_http_find(head, "access-control-request-method", &method) != 1) {
+        return false;
+    }
+    qn_http_conn_add_field(c, "Access-Control-Allow-Methods", QN_STR("GET, HEAD, POST"));
+    qn_http_conn_add_field(c, "Access-Control-Allow-Headers",
+                           QN_STR("Authorization, Content-Type, X-Request-Id"));
+    qn_http_conn_add_field(c, "Access-Control-Max-Age", QN_STR("600"));
+    qn_http_respond(c, 204, NULL, "", 0);
+    return true;
 }
 
 static bool json_content_type(const qn_http_head *head) {
@@ -181,6 +202,7 @@ static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, bo
     if (r && (admin ? r->place == API : r->place == ADMIN)) r = NULL;
     if (!r) return qn_api_fail(err, 404, NULL, "there is no such path here");
     qn_http_conn_set_tag(c, (int)(r - routes));
+    if (!admin && allow_origin(s, c, head) && preflight(c, head)) return true;
     bool is_get = qn_str_is(head->method, "GET") || qn_str_is(head->method, "HEAD");
     int method = is_get ? GET : qn_str_is(head->method, "POST") ? POST : 0;
     if (!(r->methods & method)) {
@@ -191,7 +213,7 @@ static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, bo
     }
     bool is_public = r->is_public &&
                      !(s->options.protect_metrics && r->fn == metrics);
-    if (s->n_keys && !is_public && !key_accepted(s, head)) {
+    if (qn_keys_required(s->keys) && !is_public && !key_accepted(c, s, head)) {
         err->code = "invalid_api_key";
         return qn_api_fail(err, 401, NULL,
                            "missing or wrong API key: send \"Authorization: Bearer KEY\"");
@@ -227,6 +249,37 @@ void qn_routes_request(void *loop, qn_http_conn *c, const qn_http_head *head, qn
     routes[qn_http_conn_tag(c)].fn(l, c, head, body);
 }
 
+// One JSON object: names and numbers only, nothing of what was said.
+static void log_request(qn_loop *l, qn_http_conn *c, const qn_http_outcome *o) {
+    const uint64_t *notes = qn_http_conn_notes(c);
+    qn_buf b = {0};
+    qn_str fields = qn_http_conn_fields(c), method = o->head ? o->head->method : QN_STR("");
+    qn_buf_puts(&b, "{\"request_id\":");
+    // The id is the first field of every response.
+    const char *end = fields.len > 14 ? memchr(fields.data, '\r', fields.len) : NULL;
+    if (end) qn_buf_json_string(&b, fields.data + 14, (size_t)(end - fields.data) - 14);
+    else qn_buf_puts(&b, "null");
+    if (notes[QN_NOTE_KEY]) {
+        qn_buf_printf(&b, ",\"key\":\"%016llx\"", (unsigned long long)notes[QN_NOTE_KEY]);
+    }
+    qn_buf_puts(&b, ",\"method\":");
+    qn_buf_json_string(&b, method.len ? method.data : "", method.len);
+    qn_buf_printf(&b, ",\"route\":\"%s\",\"status\":%d,\"complete\":%s,\"bytes\":%llu,\"seconds\":%.6f",
+                  qn_route_handlers[qn_http_conn_tag(c)], o->status, o->complete ? "true" : "false",
+                  (unsigned long long)o->bytes, o->seconds);
+    if (notes[QN_NOTE_PROMPT_TOKENS]) {
+        qn_buf_printf(&b, ",\"prompt_tokens\":%llu,\"output_tokens\":%llu",
+                      (unsigned long long)notes[QN_NOTE_PROMPT_TOKENS],
+                      (unsigned long long)notes[QN_NOTE_OUTPUT_TOKENS]);
+    }
+    if (notes[QN_NOTE_FIRST_NS]) {
+        qn_buf_printf(&b, ",\"first_token_seconds\":%.6f", (double)notes[QN_NOTE_FIRST_NS] * 1e-9);
+    }
+    qn_buf_putc(&b, '}');
+    if (!b.failed) qn_logf(l->server->options.log, QN_LOG_INFO, "%s", b.data);
+    qn_buf_free(&b);
+}
+
 void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *o) {
     qn_loop *l = loop;
     atomic_store(&l->n_conns, qn_http_server_count(l->http));
@@ -234,10 +287,7 @@ void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *o) {
     size_t tag = (size_t)qn_http_conn_tag(c);
     qn_str method = o->head ? o->head->method : (qn_str){0};
     qn_metrics_http(l->server->metrics, tag, method, o->status, o->seconds);
-    if (!l->server->options.log_requests) return;
-    qn_logf(l->server->options.log, QN_LOG_INFO, "%.*s %s %d %llu bytes %.3f s%s", (int)method.len,
-            method.len ? method.data : "", qn_route_handlers[tag], o->status,
-            (unsigned long long)o->bytes, o->seconds, o->complete ? "" : " (cut off)");
+    if (l->server->options.log_requests) log_request(l, c, o);
 }
 
 // ---------------------------------------------------------------- models

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 enum { MAILBOX = 64 * 1024 };
-static const double DRAIN_TICK = 0.02, FLUSH_GRACE = 0.1, LOG_SECONDS = 10;
+static const double DRAIN_TICK = 0.02, FLUSH_GRACE = 0.1, LOG_SECONDS = 10, FILE_SECONDS = 1;
 
 static struct timeval to_timeval(double seconds) {
     struct timeval tv = {(time_t)seconds, 0};
@@ -153,6 +153,32 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 
 void qn_server_stop(qn_server *s) { qn_wakeup_signal(&s->stop); }
 
+// Files that may change while the server runs.
+static void reload(struct qn_server *s, bool force) {
+    bool changed = false;
+    qn_error err = {0};
+    if (qn_keys_reload(s->keys, force, &changed, &err) != QN_OK) {
+        // A missing file is looked for at every tick: say it when asked, or when there was a new one.
+        if (force || err.status != QN_ERR_IO) {
+            qn_logf(s->options.log, QN_LOG_WARN, "the API keys stay as they were: %s", err.message);
+        }
+    } else if (changed) {
+        qn_logf(s->options.log, QN_LOG_INFO, "read the API keys again: %zu", qn_keys_count(s->keys));
+    }
+}
+
+static void on_file_tick(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    reload(arg, false);
+}
+
+static void on_sighup(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    reload(arg, true);
+}
+
 static void on_log_tick(evutil_socket_t fd, short what, void *arg) {
     qn_loop *l = arg;
     struct qn_server *s = l->server;
@@ -223,8 +249,10 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
     if (index > 0) return QN_OK;
     s->stop_event = event_new(l->base, s->stop.fd, EV_READ | EV_PERSIST, on_stop, s);
     l->log_tick = event_new(l->base, -1, EV_PERSIST, on_log_tick, l);
-    struct timeval tick = to_timeval(LOG_SECONDS);
-    if (!s->stop_event || !l->log_tick || event_add(s->stop_event, NULL) != 0 ||
+    l->file_tick = event_new(l->base, -1, EV_PERSIST, on_file_tick, s);
+    struct timeval tick = to_timeval(LOG_SECONDS), file_tick = to_timeval(FILE_SECONDS);
+    if (!s->stop_event || !l->log_tick || !l->file_tick ||
+        event_add(l->file_tick, &file_tick) != 0 || event_add(s->stop_event, NULL) != 0 ||
         event_add(l->log_tick, &tick) != 0) {
         return qn_fail(err, QN_ERR_NOMEM, "cannot make an event loop");
     }
@@ -237,7 +265,8 @@ static qn_status watch_signals(struct qn_server *s, qn_error *err) {
     signal(SIGPIPE, SIG_IGN);
     l->sigterm = evsignal_new(l->base, SIGTERM, on_signal, s);
     l->sigint = evsignal_new(l->base, SIGINT, on_signal, s);
-    if (!l->sigterm || !l->sigint || event_add(l->sigterm, NULL) != 0 ||
+    l->sighup = evsignal_new(l->base, SIGHUP, on_sighup, s);
+    if (!l->sigterm || !l->sigint || !l->sighup || event_add(l->sighup, NULL) != 0 || event_add(l->sigterm, NULL) != 0 ||
         event_add(l->sigint, NULL) != 0) {
         return qn_fail(err, QN_ERR_NOMEM, "cannot watch signals");
     }
@@ -258,6 +287,8 @@ static void loop_close(qn_loop *l) {
     free_event(l->wake);
     free_event(l->drain_tick);
     free_event(l->log_tick);
+    free_event(l->file_tick);
+    free_event(l->sighup);
     free_event(l->sigterm);
     free_event(l->sigint);
     if (l->index == 0) free_event(l->server->stop_event);
@@ -328,18 +359,18 @@ static qn_status take_options(struct qn_server *s, const qn_server_options *o, q
         s->names[i] = copy(names[i]);
         if (!s->names[i]) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     }
-    s->keys = calloc(o->n_api_keys ? o->n_api_keys : 1, sizeof *s->keys);
-    if (!s->names || !s->keys) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
-    for (size_t i = 0; i < o->n_api_keys; i++) {
-        size_t len = o->api_keys[i] ? strlen(o->api_keys[i]) : 0;
-        if (len == 0) return qn_fail(err, QN_ERR_INVALID, "an empty API key");
-        if (!qn_key_hash(o->api_keys[i], len, s->keys[i])) {
-            return qn_fail(err, QN_ERR_INTERNAL, "cannot hash an API key");
-        }
-        s->n_keys++;
+    s->origins = calloc(o->n_allowed_origins + 1, sizeof *s->origins);
+    if (!s->names || !s->origins) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    for (; s->n_origins < o->n_allowed_origins; s->n_origins++) {
+        s->origins[s->n_origins] = copy(o->allowed_origins[s->n_origins]);
+        if (!s->origins[s->n_origins]) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     }
+    if (o->uds && !(s->uds = copy(o->uds))) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
+    qn_status st = qn_keys_create(o->api_keys, o->n_api_keys, o->api_key_file, &s->keys, err);
+    if (st != QN_OK) return st;
     // Nothing of the caller's is kept.
-    x->model_names = x->api_keys = NULL;
+    x->model_names = x->api_keys = x->allowed_origins = NULL;
+    x->api_key_file = x->uds = NULL;
     x->version = x->metrics_prefix = NULL;
     return QN_OK;
 }
@@ -371,8 +402,13 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
         st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
         goto fail;
     }
-    st = qn_http_listen(s->options.host, (uint16_t)options->port, &s->listen_fd, &s->port,
-                        &s->loopback, err);
+    if (s->uds) {
+        st = qn_http_listen_unix(s->uds, &s->unix_socket, err);
+        s->listen_fd = s->unix_socket.fd;
+    } else {
+        st = qn_http_listen(s->options.host, (uint16_t)options->port, &s->listen_fd, &s->port,
+                            &s->loopback, err);
+    }
     if (st == QN_OK && options->admin_port != 0) {
         st = qn_http_listen(s->options.admin_host, (uint16_t)QN_MAX(options->admin_port, 0),
                             &s->admin_fd, &s->admin_port, &s->admin_loopback, err);
@@ -436,12 +472,18 @@ void qn_server_destroy(qn_server *s) {
     free(s->loops);
     qn_pool_destroy(s->pool);
     if (s->stop.fd >= 0) qn_wakeup_close(&s->stop);
-    if (s->listen_fd >= 0) close(s->listen_fd);
+    if (s->listen_fd >= 0) {
+        close(s->listen_fd);
+        if (s->uds) qn_http_unlink_unix(s->uds, &s->unix_socket);
+    }
     if (s->admin_fd >= 0) close(s->admin_fd);
     qn_metrics_destroy(s->metrics);
     for (size_t i = 0; s->names && i < s->n_names; i++) free(s->names[i]);
     free(s->names);
-    free(s->keys);
+    qn_keys_destroy(s->keys);
+    for (size_t i = 0; i < s->n_origins; i++) free(s->origins[i]);
+    free(s->origins);
+    free(s->uds);
     free(s->version);
     free(s->prefix);
     free(s);

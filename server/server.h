@@ -23,6 +23,10 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     size_t n_model_names;           // 0: the engine's name
     const char *const *api_keys;    // any one of them is asked for, but for public routes; 0: none
     size_t n_api_keys;
+    const char *api_key_file;       // see server/keys.h; read again when it changes, or on SIGHUP; NULL
+    const char *uds;                // a Unix socket instead of host and port; NULL
+    const char *const *allowed_origins; // web pages that may call ("*": all); none: no CORS
+    size_t n_allowed_origins;
     bool protect_metrics;           // /metrics asks for a key too
     int32_t io_threads;             // event loops of the API; 1; at most 64
     int32_t prepare_threads;        // for templates and tokenizing; a quarter of the CPUs, 2 to 8
@@ -35,8 +39,8 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     qn_http_limits http;
     const char *metrics_prefix;     // "vllm:"
     const char *version;            // of the program; what /version says
-    bool log_requests;              // one line for each
-    bool handle_signals;            // SIGTERM and SIGINT: see qn_server_run; ignores SIGPIPE
+    bool log_requests;              // a line for each, as JSON, without any text of it
+    bool handle_signals;            // SIGTERM, SIGINT, SIGHUP: see qn_server_run; ignores SIGPIPE
     const qn_log *log; // must outlive the server; NULL: silence
 } qn_server_options;
 
@@ -47,7 +51,7 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
 int32_t qn_server_port(const qn_server *s);
 int32_t qn_server_admin_port(const qn_server *s); // 0: none
 // Serves until it was stopped and returns QN_OK then. With handle_signals the first SIGTERM or SIGINT
-// is qn_server_stop, a second one too.
+// is qn_server_stop, a second one too; SIGHUP reads the files of keys and certificates again.
 qn_status qn_server_run(qn_server *s, qn_error *err);
 // First call: drain. New requests get 503 (as /health does), what runs is finished, up to
 // shutdown_timeout, then run returns. Second call: run returns at once and cuts what is left. Any
