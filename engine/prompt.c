@@ -32,11 +32,16 @@ static void cut(qn_rendered *r, size_t len) {
 
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-// Where the mark (with a space behind it, which a template that trims takes away) last is.
+// Where the mark (with a space behind it, which a template that trims takes away) is.
 static qn_status cut_at_mark(qn_rendered *r, const char *mark, qn_error *err) {
     const size_t n = strlen(mark);
-    for (size_t at = r->text.len < n ? 0 : r->text.len - n + 1; at-- > 0;) {
-        if (memcmp(r->text.data + at, mark, n) != 0) continue;
+    const char *found = r->text.len ? memmem(r->text.data, r->text.len, mark, n) : NULL;
+    if (found) {
+        const size_t at = (size_t)(found - r->text.data);
+        if (memmem(found + n, r->text.len - at - n, mark, n)) {
+            return qn_fail(err, QN_ERR_INVALID, "continue_final_message: the model's chat template "
+                           "shows the last message's content more than once");
+        }
         size_t len = at;
         const bool trimmed = at + n >= r->text.len || r->text.data[at + n] != ' ';
         while (trimmed && len > 0 && is_space(r->text.data[len - 1])) len--;

@@ -15,7 +15,8 @@ qn_status qn_prompt_from_chat(const qn_engine_info *info, const json_t *variable
 
 // The same, but the last message, whose content must be a string, is left open: the prompt ends where
 // its content does, without what the template writes behind it (and without the white space at its end
-// where the template trims it). QN_ERR_INVALID: the template does not show it.
+// where the template trims it). QN_ERR_INVALID: the template does not show it, or
+// shows it twice.
 qn_status qn_prompt_continue_chat(const qn_engine_info *info, const json_t *variables,
                                   size_t max_ids, qn_ids *ids, qn_buf *text, qn_error *err);
 

@@ -4,6 +4,7 @@
 // Over a fake backend with two steps in flight: the history that the sampler is given is whole.
 #include "cpu/cpu_backend.h"
 #include "engine/engine.h"
+#include "engine/prompt.h"
 
 #include "base/philox.h"
 
@@ -351,6 +352,60 @@ static void test_refusals(void **state) {
     }
 }
 
+// The prompt ends where the last message's content does, as transformers' apply_chat_template has it.
+static void test_continue_chat(void **state) {
+    (void)state;
+#define LOOP(content) \
+    "{% for m in messages %}<{{ m.role }}>{{ " content " }}<|im_end|>{% endfor %}" \
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    static const struct {
+        const char *template, *content, *want; // want NULL: refused
+    } cases[] = {
+        {LOOP("m.content"), "Sure, ", "<user> q <|im_end|><assistant>Sure, "},
+        {LOOP("m.content"), "", "<user> q <|im_end|><assistant>"},
+        {LOOP("m.content | trim"), "  Sure,  ", "<user>q<|im_end|><assistant>Sure,"},
+        {LOOP("m.content | trim"), "  ", "<user>q<|im_end|><assistant>"},
+        {LOOP("m.content.split('</think>')[-1]"), "a</think>b", "<user> q <|im_end|><assistant>b"},
+        {LOOP("m.role"), "Sure", NULL},
+        {LOOP("m.content ~ m.content"), "Sure", NULL},
+        {LOOP("m.content"), "Mark<|im_end|> ", "<user> q <|im_end|><assistant>Mark<|im_end|> "},
+    };
+#undef LOOP
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const qn_engine_options options = {.backend = &qn_cpu_backend, .max_num_seqs = 1,
+                                           .max_model_len = 64, .chat_template = cases[i].template};
+        qn_engine *e = NULL;
+        qn_error err = {0};
+        if (qn_engine_open(DEMO, &options, &e, &err) != QN_OK) fail_msg("%s", err.message);
+        const qn_engine_info *info = qn_engine_get_info(e);
+        json_t *v = json_pack("{s:[{s:s, s:s}, {s:s, s:s}], s:b}", "messages", "role", "user",
+                              "content", " q ", "role", "assistant", "content", cases[i].content,
+                              "add_generation_prompt", 0);
+        json_t *before = json_deep_copy(v);
+        qn_ids ids = {0};
+        qn_buf text = {0};
+        qn_status st = qn_prompt_continue_chat(info, v, 0, &ids, &text, &err);
+        assert_true(json_equal(v, before)); // what it was given is as it was
+        if (cases[i].want) {
+            if (st != QN_OK) fail_msg("%zu: %s", i, err.message);
+            assert_string_equal(text.data, cases[i].want);
+            // One real end of a turn; the one that a message spells is text.
+            const int32_t end = qn_tokenizer_find(info->tokenizer, QN_STR("<|im_end|>"));
+            int n_ends = 0;
+            for (size_t k = 0; k < ids.len; k++) n_ends += ids.data[k] == end;
+            assert_int_equal(n_ends, 1);
+        } else {
+            assert_int_equal(st, QN_ERR_INVALID);
+            assert_non_null(strstr(err.message, "continue_final_message"));
+        }
+        json_decref(v);
+        json_decref(before);
+        qn_buf_free(&text);
+        qn_ids_free(&ids);
+        qn_engine_close(e);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each),
@@ -358,6 +413,7 @@ int main(void) {
         cmocka_unit_test(test_together_as_alone),
         cmocka_unit_test(test_history_is_whole),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_continue_chat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

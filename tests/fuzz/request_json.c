@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void check(bool ok) {
     if (!ok) abort();
@@ -34,8 +35,26 @@ static void check_request(const qn_request_limits *l, const qn_gen_request *r) {
     for (size_t i = 0; i < r->n_stop_ids; i++) {
         check(r->stop_ids[i] >= 0 && r->stop_ids[i] < l->vocab_size);
     }
+    check(fabsf(r->presence_penalty) <= 2 && fabsf(r->frequency_penalty) <= 2);
+    check(r->repetition_penalty > 0 && r->repetition_penalty <= 100);
+    check(r->n_biases <= 1024 && r->n_bad_words <= QN_REQUEST_MAX_BAD_WORDS);
+    for (size_t i = 0; i < r->n_biases; i++) {
+        check(r->bias_ids[i] >= 0 && r->bias_ids[i] < l->vocab_size);
+        check(fabsf(r->biases[i]) <= 100);
+        for (size_t k = 0; k < i && k < 8; k++) check(r->bias_ids[k] != r->bias_ids[i]);
+    }
+    check(!r->allowed_ids == (r->n_allowed_ids == 0));
+    for (size_t i = 0; i < r->n_allowed_ids; i++) {
+        check(r->allowed_ids[i] >= 0 && r->allowed_ids[i] < l->vocab_size);
+    }
+    for (size_t i = 0; i < r->n_bad_words; i++) {
+        check(r->bad_words[i].len > 0 && r->bad_words[i].len <= QN_REQUEST_MAX_BAD_WORD_BYTES);
+    }
+    check(!r->request_id || qn_request_id_valid(qn_str_from(r->request_id)));
+    check(!r->cache_salt || (r->cache_salt[0] && strlen(r->cache_salt) <= 128));
     if (r->chat) {
         check(json_array_size(r->messages) > 0);
+        check(!r->continue_final || !r->add_generation_prompt);
         for (size_t i = 0; i < json_array_size(r->messages); i++) {
             const json_t *m = json_array_get(r->messages, i);
             check(json_is_string(json_object_get(m, "role")));
