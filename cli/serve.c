@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 typedef struct options {
-    const char *host, *metrics_prefix, *key_file, *uds;
+    const char *host, *metrics_prefix, *key_file, *uds, *ssl_cert, *ssl_key;
     qn_flag_list names, keys, origins;
     int64_t port, admin_port, io_threads, prepare_threads, max_logprobs, max_body, max_connections;
     double shutdown_timeout;
@@ -29,6 +29,8 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         .api_keys = o->keys.items,
         .n_api_keys = o->keys.n,
         .api_key_file = o->key_file,
+        .ssl_certfile = o->ssl_cert,
+        .ssl_keyfile = o->ssl_key,
         .uds = o->uds,
         .allowed_origins = o->origins.items,
         .n_allowed_origins = o->origins.n,
@@ -56,7 +58,8 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
     if (o->uds) {
         qn_logf(&f->log, QN_LOG_INFO, "serving %s at unix:%s", name, o->uds);
     } else {
-        qn_logf(&f->log, QN_LOG_INFO, "serving %s at http://%s%s%s:%d/v1", name, v6 ? "[" : "", o->host,
+        qn_logf(&f->log, QN_LOG_INFO, "serving %s at http%s://%s%s%s:%d/v1", name,
+                o->ssl_cert ? "s" : "", v6 ? "[" : "", o->host,
                 v6 ? "]" : "", qn_server_port(s));
     }
     if (qn_server_admin_port(s)) {
@@ -73,7 +76,7 @@ int qn_cli_serve(int argc, char **argv) {
                  .max_logprobs = 20, .shutdown_timeout = 30, .max_body = 8 << 20, .max_connections = 4096};
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
-    qn_flag flags[18 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[20 + QN_ENGINE_FLAG_COUNT] = {
         {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
         {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
         {"admin-port", 0, QN_FLAG_INT, &o.admin_port, "N",
@@ -84,6 +87,9 @@ int qn_cli_serve(int argc, char **argv) {
          "keys that requests must bring (better: QUERN_API_KEY in the environment)", 0, 0},
         {"api-key-file", 0, QN_FLAG_TEXT, &o.key_file, "FILE",
          "a key, or sha256: and its hash, on each line; read again when it changes, or on SIGHUP", 0, 0},
+        {"ssl-certfile", 0, QN_FLAG_TEXT, &o.ssl_cert, "FILE",
+         "serve TLS with this certificate (PEM, with its chain); read again when it changes", 0, 0},
+        {"ssl-keyfile", 0, QN_FLAG_TEXT, &o.ssl_key, "FILE", "the certificate's key (PEM)", 0, 0},
         {"uds", 0, QN_FLAG_TEXT, &o.uds, "PATH",
          "listen on a Unix socket (mode 0600) instead of host and port", 0, 0},
         {"allowed-origins", 0, QN_FLAG_LIST, &o.origins, "ORIGIN",
@@ -105,7 +111,7 @@ int qn_cli_serve(int argc, char **argv) {
          "a line of JSON for each request in the log, without its text", 0, 0},
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 18);
+    qn_engine_flags_table(&engine, flags + 20);
     char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",

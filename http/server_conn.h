@@ -87,6 +87,10 @@ qn_status qn_http_listen_unix(const char *path, qn_http_unix *out, qn_error *err
 void qn_http_unlink_unix(const char *path, const qn_http_unix *u);
 // Accepts from a listening descriptor, which stays the caller's and must outlive the server.
 qn_status qn_http_server_accept(qn_http_server *s, int fd, qn_error *err);
+// From now on accepted connections speak TLS; tls stays the caller's and must outlive the server. Such a
+// server's connections cannot leave for another.
+struct qn_tls;
+void qn_http_server_set_tls(qn_http_server *s, struct qn_tls *tls);
 void qn_http_server_stop_accept(qn_http_server *s);
 // Takes over a connection that left another server; its request is handled at once. Past
 // max_connections it is answered 503 and closed.

@@ -6,6 +6,8 @@
 // The first loop is the service loop. It accepts all connections and answers what operators ask
 // (health, version, metrics); a connection whose request is for the API moves to one of the others,
 // with all that came on it, and stays there. So nothing that an API loop does delays a health check.
+// With TLS the API's loops accept for themselves, because handshakes are long work too; the admin port
+// then is what nothing delays.
 #ifndef QN_SERVER_INTERNAL_H
 #define QN_SERVER_INTERNAL_H
 
@@ -77,6 +79,7 @@ struct qn_server {
     char **names;
     size_t n_names;
     qn_keys *keys;
+    struct qn_tls *tls; // NULL: plain
     char **origins; // that browsers may call from
     size_t n_origins;
     char *uds;

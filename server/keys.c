@@ -3,13 +3,13 @@
 
 #include "base/buf.h"
 #include "base/os.h"
+#include "http/file_stamp.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 enum { MAX_FILE = 1 << 20, MAX_KEY = 512, MAX_KEYS = 10000 };
 
@@ -18,19 +18,12 @@ typedef struct key_set {
     size_t n, cap;
 } key_set;
 
-typedef struct file_stamp { // a file that was replaced or written differs in one of these
-    dev_t dev;
-    ino_t ino;
-    off_t size;
-    struct timespec written;
-} file_stamp;
-
 struct qn_keys {
     key_set fixed;
     char *path;
     pthread_rwlock_t lock; // of what follows
     key_set from_file;
-    file_stamp stamp;
+    qn_file_stamp stamp;
 };
 
 static qn_status add_hash(key_set *set, const uint8_t *hash, qn_error *err) {
@@ -106,13 +99,6 @@ static qn_status read_file(const char *path, key_set *set, qn_error *err) {
     return st;
 }
 
-static bool stamp_of(const char *path, file_stamp *out) {
-    struct stat st;
-    if (stat(path, &st) != 0) return false;
-    *out = (file_stamp){st.st_dev, st.st_ino, st.st_size, st.st_mtim};
-    return true;
-}
-
 qn_status qn_keys_create(const char *const *keys, size_t n, const char *path, qn_keys **out,
                          qn_error *err) {
     *out = NULL;
@@ -152,16 +138,12 @@ bool qn_keys_required(const qn_keys *k) { return k->fixed.n > 0 || k->path; }
 // Only one thread reloads, so the stamp needs no lock.
 qn_status qn_keys_reload(qn_keys *k, bool force, bool *changed, qn_error *err) {
     *changed = false;
-    file_stamp stamp = {0};
+    qn_file_stamp stamp;
     if (!k->path) return QN_OK;
-    if (!stamp_of(k->path, &stamp)) {
+    if (!qn_file_stamp_of(k->path, &stamp)) {
         return qn_fail(err, QN_ERR_IO, "%s: %s", k->path, strerror(errno));
     }
-    const file_stamp *was = &k->stamp;
-    bool same = stamp.dev == was->dev && stamp.ino == was->ino && stamp.size == was->size &&
-                stamp.written.tv_sec == was->written.tv_sec &&
-                stamp.written.tv_nsec == was->written.tv_nsec;
-    if (same && !force) return QN_OK;
+    if (!force && qn_file_stamp_equal(&stamp, &k->stamp)) return QN_OK;
     k->stamp = stamp; // also if it is bad: one complaint for each version
     key_set fresh = {0};
     qn_status st = read_file(k->path, &fresh, err);

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/os.h"
+#include "http/tls.h"
 
 #include <event2/event.h>
 #include <signal.h>
@@ -154,7 +155,7 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 void qn_server_stop(qn_server *s) { qn_wakeup_signal(&s->stop); }
 
 // Files that may change while the server runs.
-static void reload(struct qn_server *s, bool force) {
+static void reload_keys(struct qn_server *s, bool force) {
     bool changed = false;
     qn_error err = {0};
     if (qn_keys_reload(s->keys, force, &changed, &err) != QN_OK) {
@@ -167,16 +168,30 @@ static void reload(struct qn_server *s, bool force) {
     }
 }
 
+static void reload_all(struct qn_server *s, bool force) {
+    bool changed = false;
+    qn_error err = {0};
+    reload_keys(s, force);
+    if (!s->tls) return;
+    if (qn_tls_reload(s->tls, force, &changed, &err) != QN_OK) {
+        if (force || err.status != QN_ERR_IO) {
+            qn_logf(s->options.log, QN_LOG_WARN, "the certificate stays as it was: %s", err.message);
+        }
+    } else if (changed) {
+        qn_logf(s->options.log, QN_LOG_INFO, "read the certificate again");
+    }
+}
+
 static void on_file_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
-    reload(arg, false);
+    reload_all(arg, false);
 }
 
 static void on_sighup(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
-    reload(arg, true);
+    reload_all(arg, true);
 }
 
 static void on_log_tick(evutil_socket_t fd, short what, void *arg) {
@@ -230,7 +245,10 @@ static qn_status loop_open(struct qn_server *s, int index, qn_loop *l, qn_error 
         handlers.on_moved = on_moved;
     }
     st = qn_http_server_create(l->base, &s->options.http, &handlers, s->options.log, &l->http, err);
-    if (st == QN_OK && index == 0) st = qn_http_server_accept(l->http, s->listen_fd, err);
+    if (st == QN_OK) qn_http_server_set_tls(l->http, s->tls);
+    if (st == QN_OK && (index == 0) == !s->tls) {
+        st = qn_http_server_accept(l->http, s->listen_fd, err);
+    }
     if (st == QN_OK && index == 0 && s->admin_fd >= 0) {
         handlers.leaves = NULL;
         handlers.on_moved = NULL;
@@ -368,9 +386,16 @@ static qn_status take_options(struct qn_server *s, const qn_server_options *o, q
     if (o->uds && !(s->uds = copy(o->uds))) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     qn_status st = qn_keys_create(o->api_keys, o->n_api_keys, o->api_key_file, &s->keys, err);
     if (st != QN_OK) return st;
+    if (!o->ssl_certfile != !o->ssl_keyfile) {
+        return qn_fail(err, QN_ERR_INVALID, "TLS needs both a certificate and a key");
+    }
+    if (o->ssl_certfile) {
+        st = qn_tls_create(o->ssl_certfile, o->ssl_keyfile, &s->tls, err);
+        if (st != QN_OK) return st;
+    }
     // Nothing of the caller's is kept.
     x->model_names = x->api_keys = x->allowed_origins = NULL;
-    x->api_key_file = x->uds = NULL;
+    x->api_key_file = x->uds = x->ssl_certfile = x->ssl_keyfile = NULL;
     x->version = x->metrics_prefix = NULL;
     return QN_OK;
 }
@@ -481,6 +506,7 @@ void qn_server_destroy(qn_server *s) {
     for (size_t i = 0; s->names && i < s->n_names; i++) free(s->names[i]);
     free(s->names);
     qn_keys_destroy(s->keys);
+    qn_tls_destroy(s->tls);
     for (size_t i = 0; i < s->n_origins; i++) free(s->origins[i]);
     free(s->origins);
     free(s->uds);

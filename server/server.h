@@ -24,6 +24,7 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     const char *const *api_keys;    // any one of them is asked for, but for public routes; 0: none
     size_t n_api_keys;
     const char *api_key_file;       // see server/keys.h; read again when it changes, or on SIGHUP; NULL
+    const char *ssl_certfile, *ssl_keyfile; // TLS with these PEM files; read again when they change; NULL
     const char *uds;                // a Unix socket instead of host and port; NULL
     const char *const *allowed_origins; // web pages that may call ("*": all); none: no CORS
     size_t n_allowed_origins;

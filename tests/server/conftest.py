@@ -35,7 +35,7 @@ class Server:
             ready, _, _ = select.select([fd], [], [], max(0, deadline - time.time()))
             piece = os.read(fd, 65536) if ready else b""
             self.log += piece
-            m = re.search(rb"serving .* at http://[^/]*:(\d+)/v1", self.log)
+            m = re.search(rb"serving .* at https?://[^/]*:(\d+)/v1", self.log)
             if m:
                 self.port = int(m.group(1))
             elif not piece:
