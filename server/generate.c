@@ -71,7 +71,7 @@ static void count_finish(qn_choice *c, qn_finish_label label, const qn_request_s
     qn_metrics_observe(m, QN_HIST_PREFILL, state->prefill_seconds);
     qn_metrics_observe(m, QN_HIST_DECODE, state->decode_seconds);
     qn_metrics_observe(m, QN_HIST_INFERENCE, state->prefill_seconds + state->decode_seconds);
-    qn_metrics_cached(m, (uint64_t)QN_MAX(state->n_prompt, 0), (uint64_t)QN_MAX(state->n_cached, 0));
+    qn_metrics_cached(m, (uint64_t)QN_MAX(state->n_cached, 0));
 }
 
 // The whole request failed after it had been admitted.
@@ -224,6 +224,9 @@ static bool send_chunk(qn_choice *c) {
 }
 
 static void finish_generation(qn_generation *g) {
+    int32_t longest = 0;
+    for (size_t i = 0; i < g->n_choices; i++) longest = QN_MAX(longest, g->choices[i].n_tokens);
+    qn_metrics_observe(metrics(g), QN_HIST_MAX_GENERATION_TOKENS, longest);
     qn_http_conn *conn = g->conn;
     qn_buf *b = &g->loop->scratch;
     qn_buf_clear(b);

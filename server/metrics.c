@@ -33,7 +33,7 @@ struct qn_metrics {
     histogram hist[QN_N_HIST];
     atomic_uint_fast64_t finished[QN_N_FINISHED];
     atomic_uint_fast64_t rejected[QN_N_REJECT];
-    atomic_uint_fast64_t cache_queries, cache_hits;
+    atomic_uint_fast64_t cached;
     atomic_uint_fast64_t http[QN_METRICS_MAX_HANDLERS][QN_COUNT(methods)][QN_COUNT(statuses)];
 };
 
@@ -69,6 +69,7 @@ static const struct {
      QN_COUNT(request_bounds)},
     {"request_prompt_tokens", "Prompt tokens of a request.", NULL, 0},
     {"request_generation_tokens", "Tokens generated for a request.", NULL, 0},
+    {"request_max_num_generation_tokens", "Tokens of the longest choice of a request.", NULL, 0},
     {"request_params_max_tokens", "The max_tokens that requests ask for.", NULL, 0},
     {"request_params_n", "The n that requests ask for.", n_bounds, QN_COUNT(n_bounds)},
     {"http_request_duration_seconds", "Time from a request's first byte to its response's end.",
@@ -165,9 +166,8 @@ void qn_metrics_rejected(qn_metrics *m, qn_reject_label label) {
     atomic_fetch_add_explicit(&m->rejected[label], 1, memory_order_relaxed);
 }
 
-void qn_metrics_cached(qn_metrics *m, uint64_t queries, uint64_t hits) {
-    atomic_fetch_add_explicit(&m->cache_queries, queries, memory_order_relaxed);
-    atomic_fetch_add_explicit(&m->cache_hits, hits, memory_order_relaxed);
+void qn_metrics_cached(qn_metrics *m, uint64_t tokens) {
+    atomic_fetch_add_explicit(&m->cached, tokens, memory_order_relaxed);
 }
 
 void qn_metrics_http(qn_metrics *m, size_t handler, qn_str method, int status, double seconds) {
@@ -260,7 +260,7 @@ static void process_text(const qn_metrics *m, qn_buf *out) {
     qn_buf_printf(out, "process_start_time_seconds %.3f\n", m->started);
 }
 
-void qn_metrics_text(qn_metrics *m, const qn_engine_info *info, const qn_engine_stats *stats,
+void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *info, const qn_engine_stats *stats,
                      bool healthy, qn_buf *out) {
     static const char *const finished[QN_N_FINISHED] = {"stop", "length", "abort", "error"};
     static const char *const rejected[QN_N_REJECT] = {"queue_full", "draining", "too_long"};
@@ -270,16 +270,22 @@ void qn_metrics_text(qn_metrics *m, const qn_engine_info *info, const qn_engine_
     head(out, m->prefix, "cache_config_info", "gauge", "The KV cache's configuration.");
     qn_buf_printf(out, "%scache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n",
                   m->prefix, m->labels, info->block_size, info->n_blocks);
+    head(out, m->prefix, "build_info", "gauge", "What this is.");
+    qn_buf_printf(out, "%sbuild_info{version=\"", m->prefix);
+    label_value(out, version);
+    qn_buf_puts(out, "\",backend=\"");
+    label_value(out, info->backend ? info->backend : "");
+    qn_buf_puts(out, "\"} 1\n");
     gauge(m, out, "healthy", "1 while work makes progress and new requests are taken.", healthy);
     counter(m, out, "num_preemptions_total", "Requests put back to the queue.", stats->preemptions);
     counter(m, out, "prompt_tokens_total", "Prompt tokens processed.", stats->prompt_tokens);
     counter(m, out, "generation_tokens_total", "Tokens generated.", stats->generated_tokens);
-    uint64_t queries = load(&m->cache_queries), hits = load(&m->cache_hits);
     counter(m, out, "prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
-            queries);
-    counter(m, out, "prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", hits);
+            stats->prefix_queries);
+    counter(m, out, "prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
+            stats->prefix_hits);
     counter(m, out, "prompt_tokens_cached_total", "Prompt tokens that were not computed again.",
-            hits);
+            load(&m->cached));
     counter(m, out, "scheduler_steps_total", "Steps of the engine.", stats->steps);
     head(out, m->prefix, "step_duration_seconds_total", "counter", "Time spent in steps.");
     qn_buf_printf(out, "%sstep_duration_seconds_total{%s} %.17g\n", m->prefix, m->labels,

@@ -23,6 +23,7 @@ typedef enum qn_hist {
     QN_HIST_DECODE,
     QN_HIST_PROMPT_TOKENS,
     QN_HIST_GENERATION_TOKENS,
+    QN_HIST_MAX_GENERATION_TOKENS,
     QN_HIST_PARAMS_MAX_TOKENS,
     QN_HIST_PARAMS_N,
     QN_HIST_HTTP,
@@ -56,13 +57,13 @@ void qn_metrics_observe(qn_metrics *m, qn_hist h, double value);
 void qn_metrics_observe_many(qn_metrics *m, qn_hist h, double value, uint64_t count);
 void qn_metrics_finished(qn_metrics *m, qn_finish_label label);
 void qn_metrics_rejected(qn_metrics *m, qn_reject_label label);
-// Prompt tokens looked up in and found in the prefix cache.
-void qn_metrics_cached(qn_metrics *m, uint64_t queries, uint64_t hits);
+// Prompt tokens of a request that were not computed again.
+void qn_metrics_cached(qn_metrics *m, uint64_t tokens);
 // handler: index into the table; method: of the request.
 void qn_metrics_http(qn_metrics *m, size_t handler, qn_str method, int status, double seconds);
 
 // Appends the exposition text (version 0.0.4).
-void qn_metrics_text(qn_metrics *m, const qn_engine_info *info, const qn_engine_stats *stats,
+void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *info, const qn_engine_stats *stats,
                      bool healthy, qn_buf *out);
 
 #endif

@@ -421,7 +421,7 @@ static void metrics(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_st
     stats.waiting += (int32_t)qn_pool_count(s->pool);
     qn_buf *b = &l->scratch;
     qn_buf_clear(b);
-    qn_metrics_text(s->metrics, s->info, &stats, qn_server_healthy(s, &why), b);
+    qn_metrics_text(s->metrics, s->version, s->info, &stats, qn_server_healthy(s, &why), b);
     if (b->failed) {
         respond_buf(l, c, b);
         return;

@@ -205,11 +205,15 @@ static void on_log_tick(evutil_socket_t fd, short what, void *arg) {
     double seconds = (double)(t - l->logged_ns) * 1e-9;
     uint64_t prompt = now.prompt_tokens - l->logged.prompt_tokens;
     uint64_t generated = now.generated_tokens - l->logged.generated_tokens;
+    uint64_t queries = now.prefix_queries - l->logged.prefix_queries;
+    uint64_t hits = now.prefix_hits - l->logged.prefix_hits;
     if (seconds > 0 && (prompt || generated || now.has_work)) {
         qn_logf(s->options.log, QN_LOG_INFO,
-                "prompt %.1f tok/s, generation %.1f tok/s, running %d, waiting %d, KV use %.1f%%",
-                (double)prompt / seconds, (double)generated / seconds, now.running, now.waiting,
-                now.kv_usage * 100);
+                "prompt %.1f tok/s, generation %.1f tok/s, running %d, waiting %d, KV use %.1f%%, "
+                "prefix cache hits %.1f%%",
+                (double)prompt / seconds, (double)generated / seconds, now.running,
+                now.waiting + (int32_t)qn_pool_count(s->pool), now.kv_usage * 100,
+                queries ? (double)hits * 100 / (double)queries : 0);
     }
     l->logged = now;
     l->logged_ns = t;

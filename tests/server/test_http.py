@@ -4,10 +4,13 @@
 import json
 import random
 import re
+import shutil
 import socket
+import subprocess
 import time
 
 import h11
+import pytest
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "What is 2 + 3?"}], "temperature": 0}).encode()
 
@@ -363,3 +366,15 @@ def test_long_prompts_stall_nobody(start):
         c.close()
     assert s.wait_idle(alone * 3 + 2) < alone * 3 + 2
     assert s.request("POST", "/v1/chat/completions", BODY)[0] == 200
+
+
+def test_promtool(start):
+    if not shutil.which("promtool"):
+        pytest.skip("skipped: no promtool (Debian: prometheus)")
+    s = start("--metrics-prefix", "quern_")
+    assert s.request("POST", "/v1/chat/completions", BODY)[0] == 200
+    text = s.request("GET", "/metrics")[2]
+    r = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, timeout=60)
+    assert r.returncode == 0 and not r.stdout.strip() and not r.stderr.strip(), r.stdout + r.stderr
+    assert s.metric("quern_request_max_num_generation_tokens_count") == 1
+    assert s.metric("quern_build_info") == 1
