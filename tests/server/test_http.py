@@ -222,8 +222,11 @@ def test_slow_reader_is_paused(start):
     while server.metric("vllm:num_requests_running") and time.time() - begin < 60:
         assert server.request("POST", "/v1/chat/completions", BODY)[0] == 200
         time.sleep(0.05)
-    # All of it would be 8 * 1200 tokens of some 2 KB each; as numbers it is a tenth of that.
-    assert server.metric("process_resident_memory_bytes") - before < 8e6
+    # All of it would be 8 * 1200 tokens of some 2 KB each; as numbers it is a tenth of that. (A
+    # sanitizer keeps what was freed: there the memory says nothing.)
+    with open(f"/proc/{server.process.pid}/maps", "rb") as maps:
+        sanitized = re.search(rb"/lib[at]san\.so", maps.read())
+    assert sanitized or server.metric("process_resident_memory_bytes") - before < 8e6
     s.close()
     server.wait_idle()
 

@@ -220,7 +220,7 @@ static void synthesized(void **state) {
     done(&o);
     o = CALL(qn_cli_synth, "synth", shape, dir);
     assert_int_equal(o.code, 1);
-    one_line(&o, "is a directory");
+    one_line(&o, "not a regular file");
     done(&o);
     o = CALL(qn_cli_synth, "synth", "no-such-shape", dst, "--force");
     assert_int_equal(o.code, 1);
