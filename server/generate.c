@@ -17,7 +17,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { READ_BATCH = 64 };
+enum {
+    READ_BATCH = 64,
+    // So many waiting tokens still get a chunk each, as clients expect. More means that the loop is
+    // behind: then they share one.
+    CHUNK_EACH = 16,
+};
 
 static qn_metrics *metrics(const qn_generation *g) { return g->loop->server->metrics; }
 
@@ -319,7 +324,11 @@ static void pump(qn_choice *c) {
         }
         if (n) count_tokens(c, n);
         bool ok = true;
-        for (size_t i = 0; i < n && ok && !c->finish; i++) ok = on_token(c, &events[i]);
+        for (size_t i = 0; i < n && ok && !c->finish; i++) {
+            ok = on_token(c, &events[i]);
+            bool last = i + 1 == n || c->finish; // the last one goes out with what follows below
+            if (ok && g->request->stream && n <= CHUNK_EACH && !last) ok = send_chunk(c);
+        }
         bool over = state.outcome != QN_RUNNING;
         if (ok && !c->finish && (state.outcome == QN_DONE_ERROR || state.outcome == QN_DONE_ABORT)) {
             fail_from_state(g, &state);
