@@ -43,27 +43,9 @@ static void linear_int(const linear_args *a, int bits) {
     }
 }
 
-static void linear_rows(const linear_args *a) {
-    switch (a->type) {
-    case QN_F32: linear_f32(a); break;
-    case QN_F16: linear_f16(a); break;
-    case QN_BF16: linear_bf16(a); break;
-    case QN_Q8_0: linear_int(a, 8); break;
-    case QN_Q4_0: linear_int(a, 4); break;
-    }
-}
+static void linear_q8(const linear_args *a) { linear_int(a, 8); }
+static void linear_q4(const linear_args *a) { linear_int(a, 4); }
 
-const cpu_kernels qn_cpu_kernels_scalar = {
-    .name = "scalar",
-    .act_elem_bytes = ACT_ELEM_BYTES,
-    .quantize = row_quantize,
-    .linear = linear_rows,
-    .rms_norm = row_rms_norm,
-    .add = row_add,
-    .gated = row_gated,
-    .scale = row_scale,
-    .softcap = row_softcap,
-    .rope = row_rope,
-    .kv_write = row_kv_write,
-    .attention = attention_rows,
-};
+#include "cpu/kernels_table.h"
+
+const cpu_kernels qn_cpu_kernels_scalar = CPU_KERNELS("scalar");

@@ -298,6 +298,8 @@ def test_disconnects_everywhere(server):
 
 
 def test_metrics(server):
+    # A series appears with its first request.
+    assert server.request("POST", "/v1/chat/completions", BODY)[0] == 200
     before = {n: server.metric("vllm:" + n) for n in ("prompt_tokens_total", "generation_tokens_total")}
     count = server.metric("vllm:time_to_first_token_seconds_count")
     asked = server.metric("http_requests_total", handler="/v1/chat/completions", status="200")
