@@ -171,6 +171,8 @@ qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t 
                            void (*row)(void *user, int32_t index, const float *logits), void *user,
                            qn_error *err);
 
+enum { QN_ABORT_STEPS = 5 };
+
 typedef struct qn_engine_stats { // a consistent snapshot; counters since start
     int32_t running, waiting;
     double kv_usage; // 0..1, the fullest group
@@ -182,6 +184,10 @@ typedef struct qn_engine_stats { // a consistent snapshot; counters since start
     uint64_t last_progress_ns;     // qn_os_now_ns of the last step's end, or of the last idle moment
     bool has_work;
     double step_seconds_sum;
+    // Cancelled requests, by how many steps ended between the cancel and their blocks' being free; the
+    // last count is of those that took as many or more.
+    uint64_t abort_steps[QN_ABORT_STEPS];
+    uint64_t abort_steps_sum;
 } qn_engine_stats;
 void qn_engine_get_stats(qn_engine *e, qn_engine_stats *out); // any thread, never blocks on a step
 

@@ -38,6 +38,7 @@ typedef struct request {
     bool used;      // taken by submit, until freed
     bool added;     // the scheduler knows it
     bool cancelled; // cancel or release was called
+    uint64_t cancel_step; // the steps that had ended by then
     bool released;
     bool done;
     bool in_mailbox; // its handle waits in the mailbox

@@ -150,20 +150,6 @@ static void add_request(qn_engine *e, uint64_t handle) {
     pthread_mutex_unlock(&e->lock);
 }
 
-static void take_commands(qn_engine *e) {
-    uint64_t handle;
-    while (qn_queue_pop(e->submits, &handle)) add_request(e, handle);
-    bool aborted = false;
-    while (qn_queue_pop(e->cancels, &handle)) {
-        pthread_mutex_lock(&e->lock);
-        request *r = request_find(e, handle);
-        bool live = r && r->added && !r->done;
-        pthread_mutex_unlock(&e->lock);
-        if (live) aborted = qn_sched_abort(e->sched, handle) || aborted;
-    }
-    if (aborted) deliver(e, NULL, NULL);
-}
-
 static void publish_stats(qn_engine *e, double step_seconds) {
     qn_sched_stats s;
     qn_sched_stats_get(e->sched, &s);
@@ -191,6 +177,23 @@ static void publish_stats(qn_engine *e, double step_seconds) {
     e->queued = out->waiting;
     e->queued_tokens = s.waiting_tokens + e->pending_tokens;
     pthread_mutex_unlock(&e->lock);
+}
+
+static void take_commands(qn_engine *e) {
+    uint64_t handle;
+    while (qn_queue_pop(e->submits, &handle)) add_request(e, handle);
+    bool aborted = false;
+    while (qn_queue_pop(e->cancels, &handle)) {
+        pthread_mutex_lock(&e->lock);
+        request *r = request_find(e, handle);
+        bool live = r && r->added && !r->done;
+        pthread_mutex_unlock(&e->lock);
+        if (live) aborted = qn_sched_abort(e->sched, handle) || aborted;
+    }
+    if (aborted) {
+        publish_stats(e, 0); // what they freed is seen now, not after the next step
+        deliver(e, NULL, NULL);
+    }
 }
 
 // What the sampler needs for each logit row: the request's parameters and the token's position.

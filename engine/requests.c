@@ -99,6 +99,12 @@ void finish_request(qn_engine *e, request *r, qn_outcome outcome, int32_t stop_i
     case QN_DONE_ERROR: e->stats.finished_error++; break;
     default: e->stats.finished_abort++; break;
     }
+    if (outcome == QN_DONE_ABORT && r->cancelled) {
+        // The scheduler says that a request has ended once its blocks are free.
+        uint64_t steps = e->stats.steps - r->cancel_step;
+        e->stats.abort_steps[QN_MIN(steps, QN_ABORT_STEPS - 1)]++;
+        e->stats.abort_steps_sum += steps;
+    }
     if (r->released) {
         free_request(e, r);
     } else {
@@ -221,6 +227,7 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
 static void cancel(qn_engine *e, request *r) {
     if (r->cancelled || r->done) return;
     r->cancelled = true;
+    r->cancel_step = e->stats.steps;
     qn_queue_push(e->cancels, request_handle(e, r));
     pthread_cond_signal(&e->work);
 }

@@ -226,6 +226,23 @@ static void histogram_text(qn_metrics *m, qn_hist which, qn_buf *out) {
                   (unsigned long long)sum);
 }
 
+static void abort_text(const qn_metrics *m, const qn_engine_stats *stats, qn_buf *out) {
+    static const char name[] = "request_abort_steps";
+    head(out, m->prefix, name, "histogram",
+         "Steps from a client's leaving until its KV blocks were free.");
+    uint64_t sum = 0;
+    for (int i = 0; i < QN_ABORT_STEPS; i++) {
+        char bound[8] = "+Inf";
+        if (i + 1 < QN_ABORT_STEPS) snprintf(bound, sizeof bound, "%d", i);
+        sum += stats->abort_steps[i];
+        qn_buf_printf(out, "%s%s_bucket{%s,le=\"%s\"} %llu\n", m->prefix, name, m->labels, bound,
+                      (unsigned long long)sum);
+    }
+    qn_buf_printf(out, "%s%s_sum{%s} %llu\n%s%s_count{%s} %llu\n", m->prefix, name, m->labels,
+                  (unsigned long long)stats->abort_steps_sum, m->prefix, name, m->labels,
+                  (unsigned long long)sum);
+}
+
 static size_t open_descriptors(void) {
     size_t n = 0;
     DIR *dir = opendir("/proc/self/fd");
@@ -300,6 +317,7 @@ void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *i
         qn_buf_printf(out, "%sadmission_rejections_total{%s,reason=\"%s\"} %llu\n", m->prefix,
                       m->labels, rejected[i], (unsigned long long)load(&m->rejected[i]));
     }
+    abort_text(m, stats, out);
     for (size_t i = 0; i < QN_N_HIST; i++) histogram_text(m, (qn_hist)i, out);
 
     head(out, "", "http_requests_total", "counter", "HTTP requests by route.");
