@@ -51,6 +51,7 @@ typedef struct qn_memory_need { // bytes
 typedef struct qn_step_result {
     int32_t n_logits;
     const qn_sample *samples; // [n_logits]; the backend's, valid until the next submit
+    double seconds_forward, seconds_sample; // of the device's own work on this step
 } qn_step_result;
 
 typedef struct qn_backend_api {

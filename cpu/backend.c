@@ -122,7 +122,10 @@ static qn_status cpu_compile(qn_backend *b, const qn_program *program,
 static qn_status cpu_collect(qn_executable *x, qn_step_result *result, qn_error *err) {
     if (!x->in_flight) return qn_fail(err, QN_ERR_INVALID, "no step is in flight");
     x->in_flight = false;
-    *result = (qn_step_result){.n_logits = x->n_logits, .samples = x->samples};
+    *result = (qn_step_result){.n_logits = x->n_logits,
+                               .samples = x->samples,
+                               .seconds_forward = x->seconds_forward,
+                               .seconds_sample = x->seconds_sample};
     return QN_OK;
 }
 

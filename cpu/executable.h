@@ -86,6 +86,7 @@ struct qn_executable {
     const qn_sample_row *sample_rows;
     bool in_flight;
     int32_t n_logits; // of the step last collected, or in flight
+    double seconds_forward, seconds_sample; // of the same
 };
 
 // layout.c

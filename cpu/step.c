@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One step: check the plan, then the sections one after another, then sampling.
 #include "base/checked.h"
+#include "base/os.h"
 #include "cpu/executable.h"
 
 #include <math.h>
@@ -321,6 +322,7 @@ qn_status qn_cpu_submit(qn_executable *x, const qn_step_plan *plan, const qn_sam
     if (x->in_flight) return qn_fail(err, QN_ERR_BUSY, "a step is in flight");
     qn_status st = check_plan(x, plan, err);
     if (st != QN_OK) return st;
+    const uint64_t begin = qn_os_now_ns();
     x->plan = plan;
     x->sample_rows = rows;
     for (int32_t i = 0; i < plan->n_copies; i++) {
@@ -343,8 +345,11 @@ qn_status qn_cpu_submit(qn_executable *x, const qn_step_plan *plan, const qn_sam
     }
     pthread_mutex_lock(&x->b->lock);
     for (size_t i = 0; i < x->layout.n_sections; i++) run_section(x, i);
+    const uint64_t logits_done = qn_os_now_ns();
     pool_run(x->b->pool, sample_item, x, plan->n_logits);
     pthread_mutex_unlock(&x->b->lock);
+    x->seconds_forward = (double)(logits_done - begin) * 1e-9;
+    x->seconds_sample = (double)(qn_os_now_ns() - logits_done) * 1e-9;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const qn_plan_seq *seq = &qn_plan_seqs(plan)[i];
         if (seq->n_logits > 0) {

@@ -145,14 +145,19 @@ static qn_status fake_collect(qn_executable *x, qn_step_result *result, qn_error
     x->steps[0] = x->steps[--x->n_steps];
     const qn_step_plan *p = step.plan;
     size_t page = (size_t)x->limits.block_size;
+    const uint64_t begin = qn_os_now_ns();
     wait_seconds(x->options.step_seconds + x->options.row_seconds * p->n_rows);
+    const uint64_t computed = qn_os_now_ns();
     for (int32_t i = 0; i < p->n_copies; i++) {
         const qn_plan_copy *c = &qn_plan_copies(p)[i];
         if (c->group != 0) continue;
         memcpy(x->kv + (size_t)c->dst * page, x->kv + (size_t)c->src * page, page * sizeof *x->kv);
     }
     for (int32_t i = 0; i < p->n_seqs; i++) run_sequence(x, &step, &qn_plan_seqs(p)[i]);
-    *result = (qn_step_result){p->n_logits, x->samples};
+    *result = (qn_step_result){.n_logits = p->n_logits,
+                               .samples = x->samples,
+                               .seconds_forward = (double)(computed - begin) * 1e-9,
+                               .seconds_sample = (double)(qn_os_now_ns() - computed) * 1e-9};
     if (x->options.fail_every && ++x->count % (uint64_t)x->options.fail_every == 0) {
         return qn_fail(err, QN_ERR_INTERNAL, "a failure that the test asked for");
     }
