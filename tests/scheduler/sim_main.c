@@ -44,12 +44,15 @@ int main(int argc, char **argv) {
            ", recomputed rows %" PRIu64 "\n",
            t.prefix_hits, t.prefix_queries, t.evictions, t.returned_hits, t.forks, t.copies,
            t.recomputed);
+    printf("steps with prompts held back for streams %" PRIu64 ", prompt rows with logits %" PRIu64
+           "\n", t.shared_steps, t.prompt_logits);
     // A simulation that never comes into trouble tests nothing.
     bool full = seeds >= 100 && steps >= 500;
     if (full && (!t.stops || !t.lengths || !t.aborts || !t.errors || !t.refused ||
                  t.preemptions < seeds || t.stalled < seeds || !t.overtakes ||
                  t.lookahead_steps < t.steps / 8 || t.prefix_hits < t.prefix_queries / 20 ||
-                 !t.evictions || !t.returned_hits || t.forks < seeds || t.copies < seeds)) {
+                 !t.evictions || !t.returned_hits || t.forks < seeds || t.copies < seeds ||
+                 t.shared_steps < seeds || t.prompt_logits < seeds)) {
         fprintf(stderr, "sim_scheduler: the traffic did not reach every case\n");
         return 1;
     }

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks that sequences share: through the prefix cache, and forks.
+#include "tests/scheduler/fixtures.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static qn_sched_config cached(void) {
+    qn_sched_config c = small_config();
+    c.enable_prefix_caching = true;
+    return c;
+}
+static void add_salted(uint64_t id, int32_t n_prompt, const char *salt) {
+    assert_int_equal(add_request((qn_sched_request){.id = id, .n_prompt = n_prompt, .max_tokens = 2,
+                                                    .cache_salt = salt,
+                                                    .cache_salt_len = salt ? strlen(salt) : 0}),
+                     QN_OK);
+    check_all();
+}
+
+static void a_prompt_is_found_again(void **state) {
+    (void)state;
+    open_with(cached());
+    add(1, 12, 3);
+    run_to_the_end();
+    assert_int_equal(stats().prefix_queries, 12);
+    assert_int_equal(stats().prefix_hits, 0);
+    // 12 tokens of prompt and two of output have KV: three full blocks.
+    assert_int_equal(stats().blocks_cached[0], 3);
+    // Cached to its end: the last block is computed again, into another block.
+    add(2, 12, 3);
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 8, 4, 1);
+    assert_int_equal(info(2).n_cached, 8);
+    assert_int_equal(stats().prefix_hits, 8);
+    assert_int_equal(stats().blocks_used[0], 3);
+    commit(0, 7);
+    run_to_the_end();
+    // A token more: all three.
+    add(3, 13, 3);
+    assert_true(plan(0));
+    assert_rows(0, 0, 3, 12, 1, 1);
+    commit(0, 7);
+    run_to_the_end();
+    assert_int_equal(stats().prefix_queries, 37);
+    assert_int_equal(stats().prefix_hits, 20);
+    assert_int_equal(stats().prompt_tokens, 37 - 20);
+}
+
+static void outputs_are_found_by_the_next_turn(void **state) {
+    (void)state;
+    open_with(cached());
+    add(1, 6, 7); // 12 tokens have KV: 6 of the prompt, 6 sevens
+    run_to_the_end();
+    int32_t turn[16];
+    for (int i = 0; i < 16; i++) turn[i] = i < 6 ? tokens[i] : 7;
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .prompt = turn, .n_prompt = 16,
+                                                    .max_tokens = 1}),
+                     QN_OK);
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 12, 4, 1);
+    commit(0, 7);
+}
+
+static void tenants_and_adapters_do_not_share(void **state) {
+    (void)state;
+    open_with(cached());
+    const char *salts[] = {"a", "b", "ab", NULL};
+    for (uint64_t i = 0; i < 4; i++) {
+        add_salted(i + 1, 10, salts[i]);
+        run_to_the_end();
+    }
+    assert_int_equal(stats().prefix_hits, 0);
+    assert_int_equal(add_request((qn_sched_request){.id = 8, .n_prompt = 10, .max_tokens = 2,
+                                                    .adapter = 3}), QN_OK);
+    run_to_the_end();
+    assert_int_equal(stats().prefix_hits, 0);
+    for (uint64_t i = 0; i < 4; i++) {
+        add_salted(i + 11, 10, salts[i]);
+        run_to_the_end();
+        assert_int_equal(stats().prefix_hits, 8 * (i + 1));
+    }
+    char longest[QN_SCHED_MAX_SALT + 1];
+    memset(longest, 's', sizeof longest);
+    qn_sched_request r = {.id = 20, .n_prompt = 4, .max_tokens = 1, .cache_salt = longest,
+                          .cache_salt_len = QN_SCHED_MAX_SALT};
+    assert_int_equal(add_request(r), QN_OK);
+    r.id = 21;
+    r.cache_salt_len++;
+    assert_int_equal(add_request(r), QN_ERR_LIMIT);
+    r.cache_salt_len = 1;
+    r.cache_salt = NULL;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+}
+
+static void who_does_not_want_cached_rows_computes_all(void **state) {
+    (void)state;
+    open_with(cached());
+    add(1, 12, 3);
+    run_to_the_end();
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .n_prompt = 12, .max_tokens = 3,
+                                                    .skip_cache_read = true}), QN_OK);
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 0, 12, 1);
+    assert_int_equal(stats().prefix_queries, 12);
+    commit(0, 7);
+    run_to_the_end();
+}
+
+static void the_oldest_tail_is_evicted_first(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.n_blocks[0] = 6;
+    open_with(c);
+    add(1, 12, 1);
+    run_to_the_end(); // three blocks
+    int32_t other[16] = {90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 90, 91, 92, 93, 94, 95};
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .prompt = other, .n_prompt = 15,
+                                                    .max_tokens = 1}), QN_OK);
+    run_to_the_end(); // four, so the first one's last is gone
+    assert_int_equal(stats().prefix_evictions, 1);
+    add(3, 13, 1);
+    assert_true(plan(0));
+    assert_int_equal(seq(0, 0)->position, 8);
+    commit(0, 7);
+    run_to_the_end();
+}
+
+static void a_step_that_failed_publishes_nothing(void **state) {
+    (void)state;
+    open_with(cached());
+    add(1, 20, 3);
+    assert_true(plan(0)); // 16 rows
+    qn_sched_commit_failed(sched, plans[0], now);
+    check_all();
+    take();
+    assert_int_equal(stats().blocks_cached[0], 0);
+    add(2, 8, 3);
+    assert_true(plan(0));
+    rows[0] = (qn_sched_row){0, false};
+    qn_sched_commit(sched, plans[0], rows, now);
+    check_all();
+    take();
+    assert_int_equal(stats().blocks_cached[0], 0);
+}
+
+static void a_fork_shares_the_prompt(void **state) {
+    (void)state;
+    open_with(small_config());
+    add(1, 11, 4);
+    qn_sched_request r = {.id = 2, .n_prompt = 11, .max_tokens = 4, .fork_of = 1, .priority = 5};
+    assert_int_equal(add_request(r), QN_OK);
+    r.id = 3;
+    r.cache_salt = "x";
+    r.cache_salt_len = 1;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.cache_salt_len = 0;
+    r.adapter = 2;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.adapter = -1;
+    r.prompt = tokens + 1;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    r.prompt = tokens;
+    r.n_prompt = 10;
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    check_all();
+    r.fork_of = 99; // nobody: like any other
+    assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2); // the fork waits, and holds up nobody
+    assert_rows(0, 0, 1, 0, 11, 1);
+    commit(0, 7);
+    assert_true(plan(1));
+    assert_int_equal(plans[1]->n_copies, 1);
+    // Positions 8 and 9 are copied, 10 is computed again.
+    assert_rows(1, 2, 2, 10, 1, 1);
+    const int32_t *a = qn_plan_blocks(plans[1]) + seq(1, 0)->block_start[0];
+    const int32_t *b = qn_plan_blocks(plans[1]) + seq(1, 2)->block_start[0];
+    const qn_plan_copy *copy = qn_plan_copies(plans[1]);
+    assert_int_equal(a[0], b[0]);
+    assert_int_equal(a[1], b[1]);
+    assert_int_not_equal(a[2], b[2]);
+    assert_int_equal(copy->src, a[2]);
+    assert_int_equal(copy->dst, b[2]);
+    assert_int_equal(stats().forks, 1);
+    assert_int_equal(info(2).n_cached, 10);
+    assert_int_equal(stats().prefix_queries, 0); // not the cache's doing
+    assert_true(plan(2)); // ahead of the copy's results
+    assert_int_equal(plans[2]->n_copies, 0);
+    // The parent goes while the copy is under way: its block stays until that has retired.
+    assert_true(qn_sched_abort(sched, 1));
+    check_all();
+    commit(1, 7);
+    commit(2, 7);
+    run_to_the_end();
+}
+
+static void a_fork_whose_parent_is_gone_is_computed(void **state) {
+    (void)state;
+    open_with(small_config());
+    add(1, 11, 1);
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .n_prompt = 11, .max_tokens = 4,
+                                                    .fork_of = 1}), QN_OK);
+    assert_true(plan(0));
+    commit(0, 7); // its only token
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 0, 11, 1);
+    commit(0, 7);
+    run_to_the_end();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(a_prompt_is_found_again),
+        TEST(outputs_are_found_by_the_next_turn),
+        TEST(tenants_and_adapters_do_not_share),
+        TEST(who_does_not_want_cached_rows_computes_all),
+        TEST(the_oldest_tail_is_evicted_first),
+        TEST(a_step_that_failed_publishes_nothing),
+        TEST(a_fork_shares_the_prompt),
+        TEST(a_fork_whose_parent_is_gone_is_computed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
