@@ -171,7 +171,24 @@ qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t 
                            void (*row)(void *user, int32_t index, const float *logits), void *user,
                            qn_error *err);
 
-enum { QN_ABORT_STEPS = 5 };
+// What is counted for each step.
+typedef enum qn_step_hist {
+    QN_STEP_TOKENS,   // rows that were computed
+    QN_STEP_SEQS,     // sequences they belonged to
+    QN_STEP_SCHEDULE, // seconds: planning it and taking its results in
+    QN_STEP_FORWARD,  // seconds: the model
+    QN_STEP_SAMPLE,   // seconds
+    QN_N_STEP_HIST,
+} qn_step_hist;
+
+enum { QN_ABORT_STEPS = 5, QN_STEP_MAX_BOUNDS = 16 };
+
+typedef struct qn_step_counts {
+    uint64_t counts[QN_STEP_MAX_BOUNDS + 1]; // not cumulative; the one behind the last bound: above all
+    double sum;
+} qn_step_counts;
+// The upper bounds of the counts, ascending.
+const double *qn_step_hist_bounds(qn_step_hist which, size_t *n);
 
 typedef struct qn_engine_stats { // a consistent snapshot; counters since start
     int32_t running, waiting;
@@ -183,7 +200,8 @@ typedef struct qn_engine_stats { // a consistent snapshot; counters since start
     uint64_t rejected;             // at submit, queue full
     uint64_t last_progress_ns;     // qn_os_now_ns of the last step's end, or of the last idle moment
     bool has_work;
-    double step_seconds_sum;
+    uint64_t cached_tokens;  // prompt tokens whose KV was there: prefix cache, or another choice's
+    qn_step_counts hist[QN_N_STEP_HIST]; // of steps that did not fail
     // Cancelled requests, by how many steps ended between the cancel and their blocks' being free; the
     // last count is of those that took as many or more.
     uint64_t abort_steps[QN_ABORT_STEPS];

@@ -30,6 +30,7 @@ typedef struct engine_step {
     qn_step_plan *plan;
     qn_sample_row *rows; // [max_logits]
     double started;
+    double schedule_seconds; // planning it
     qn_error error; // submit failed: the step ends when its turn comes
 } engine_step;
 
@@ -150,6 +151,9 @@ qn_status sampling_check(const qn_engine *e, const qn_request *q, qn_error *err)
 qn_status sampling_copy(const qn_engine *e, request *r, qn_error *err);
 // What the sampler needs for the token at `position`. The engine thread's.
 void sampling_row(request *r, int32_t position, qn_sample_row *row);
+
+// stats.c
+void step_stats_add(qn_engine_stats *stats, qn_step_hist which, double value);
 
 // loop.c
 void qn_engine_thread(void *arg);

@@ -90,6 +90,7 @@ static void deliver(qn_engine *e, const qn_sample *samples, const qn_error *step
                     qn_sched_seq_info info;
                     r->first_token = now;
                     if (qn_sched_seq(e->sched, ev->id, &info)) r->n_cached = info.n_cached;
+                    e->stats.cached_tokens += (uint64_t)r->n_cached;
                 }
                 if (samples) request_append(e, r, ev->token, &samples[ev->logit_row]);
                 continue;
@@ -150,7 +151,8 @@ static void add_request(qn_engine *e, uint64_t handle) {
     pthread_mutex_unlock(&e->lock);
 }
 
-static void publish_stats(qn_engine *e, double step_seconds) {
+// done: a step that has ended well, or NULL.
+static void publish_stats(qn_engine *e, const engine_step *done, const qn_step_result *result) {
     qn_sched_stats s;
     qn_sched_stats_get(e->sched, &s);
     double usage = 0;
@@ -173,7 +175,13 @@ static void publish_stats(qn_engine *e, double step_seconds) {
     out->generated_tokens = s.generated_tokens;
     out->has_work = s.running + out->waiting > 0;
     out->last_progress_ns = qn_os_now_ns();
-    out->step_seconds_sum += step_seconds;
+    if (done) {
+        step_stats_add(out, QN_STEP_TOKENS, done->plan->n_rows);
+        step_stats_add(out, QN_STEP_SEQS, done->plan->n_seqs);
+        step_stats_add(out, QN_STEP_SCHEDULE, done->schedule_seconds);
+        step_stats_add(out, QN_STEP_FORWARD, result->seconds_forward);
+        step_stats_add(out, QN_STEP_SAMPLE, result->seconds_sample);
+    }
     e->queued = out->waiting;
     e->queued_tokens = s.waiting_tokens + e->pending_tokens;
     pthread_mutex_unlock(&e->lock);
@@ -191,7 +199,7 @@ static void take_commands(qn_engine *e) {
         if (live) aborted = qn_sched_abort(e->sched, handle) || aborted;
     }
     if (aborted) {
-        publish_stats(e, 0); // what they freed is seen now, not after the next step
+        publish_stats(e, NULL, NULL); // what they freed is seen now, not after the next step
         deliver(e, NULL, NULL);
     }
 }
@@ -221,6 +229,7 @@ static bool start_step(qn_engine *e) {
     step->started = engine_now();
     if (!qn_sched_plan(e->sched, step->started, step->plan)) return false;
     fill_rows(e, step);
+    step->schedule_seconds = engine_now() - step->started;
     step->error = (qn_error){0};
     e->api->submit(e->exec, step->plan, step->rows, &step->error);
     e->n_in_flight++;
@@ -244,13 +253,14 @@ static void end_step(qn_engine *e) {
         }
         note_nothing_left(e, step->plan, result.samples);
         qn_sched_commit(e->sched, step->plan, e->results, now);
+        step->schedule_seconds += engine_now() - now;
     } else {
         qn_logf(e->log, QN_LOG_ERROR, "step %llu failed: %s", (unsigned long long)step->plan->step,
                 err.message);
         qn_sched_commit_failed(e->sched, step->plan, now);
     }
     // The counters first: who has read the last token finds it counted.
-    publish_stats(e, now - step->started);
+    publish_stats(e, st == QN_OK ? step : NULL, &result);
     deliver(e, st == QN_OK ? result.samples : NULL, &err);
     if (e->max_step_seconds > 0 && st == QN_OK) {
         fit_step(e, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
@@ -330,7 +340,7 @@ void qn_engine_thread(void *arg) {
             if (stop) break;
             continue;
         }
-        publish_stats(e, 0);
+        publish_stats(e, NULL, NULL);
         pthread_mutex_lock(&e->lock);
         while (!e->stop && !e->job && qn_queue_count(e->submits) == 0 &&
                qn_queue_count(e->cancels) == 0) {

@@ -304,9 +304,6 @@ void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *i
     counter(m, out, "prompt_tokens_cached_total", "Prompt tokens that were not computed again.",
             load(&m->cached));
     counter(m, out, "scheduler_steps_total", "Steps of the engine.", stats->steps);
-    head(out, m->prefix, "step_duration_seconds_total", "counter", "Time spent in steps.");
-    qn_buf_printf(out, "%sstep_duration_seconds_total{%s} %.17g\n", m->prefix, m->labels,
-                  stats->step_seconds_sum);
     head(out, m->prefix, "request_success_total", "counter", "Finished requests.");
     for (size_t i = 0; i < QN_N_FINISHED; i++) {
         qn_buf_printf(out, "%srequest_success_total{%s,finished_reason=\"%s\"} %llu\n", m->prefix,
