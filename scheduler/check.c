@@ -149,7 +149,7 @@ static bool check_events(const qn_sched *s, const char **reason) {
     int32_t ended = 0;
     for (int32_t i = 0; i < s->n_seqs; i++) ended += s->seqs[i].ended && !s->seqs[i].dropped;
     REQUIRE(finished + s->n_taken == ended, "11: one FINISHED for each that ended");
-    for (int32_t i = 0; i < s->n_in_flight; i++) tokens += s->in_flight[i].n_logits;
+    for (int32_t i = 0; i < s->n_in_flight; i++) tokens += s->in_flight[i].n_tokens;
     REQUIRE(tokens <= s->event_cap - s->n_seqs, "11: room for events");
     return true;
 }

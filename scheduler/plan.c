@@ -52,6 +52,8 @@ typedef struct budget {
     int32_t rows;
     bool timed;
     double seconds;
+    bool shared;           // decode rows are there, and prompts must not slow them down too much:
+    double prompt_seconds; // what is left of the time for prompts that are not short
     bool prefilled; // some prompt has got rows
 } budget;
 
@@ -59,17 +61,23 @@ static double row_seconds(const qn_sched *s, int32_t pos, int32_t rows) {
     return s->time_model.per_row * rows + s->time_model.per_key * qn_sched_keys(s, pos, rows);
 }
 
-// Rows that rows and time allow a prompt at position pos.
-static int32_t affordable_rows(const qn_sched *s, const budget *b, int32_t pos, int32_t remaining) {
-    int32_t most = QN_MIN(remaining, b->rows);
+// Rows that rows and time allow x, a prompt of which all rows from position `begin` on are its own,
+// at position pos.
+static int32_t affordable_rows(const qn_sched *s, const budget *b, const qn_seq *x, int32_t begin,
+                               int32_t pos) {
+    const int32_t total = qn_seq_total(x);
+    int32_t most = QN_MIN(total - pos, b->rows);
     if (s->config.long_prefill_threshold > 0) {
         most = QN_MIN(most, s->config.long_prefill_threshold);
     }
-    if (!b->timed || most <= 0) return most;
+    bool shared = b->shared && row_seconds(s, begin, total - begin) >= s->config.short_prompt_seconds;
+    if ((!b->timed && !shared) || most <= 0) return most;
+    double seconds = b->timed ? b->seconds : INFINITY;
+    if (shared) seconds = QN_MIN(seconds, b->prompt_seconds);
     int32_t lo = 0, hi = most; // the most rows whose time fits
     while (lo < hi) {
         int32_t mid = lo + (hi - lo + 1) / 2;
-        if (row_seconds(s, pos, mid) <= b->seconds) {
+        if (row_seconds(s, pos, mid) <= seconds) {
             lo = mid;
         } else {
             hi = mid - 1;
@@ -104,9 +112,22 @@ static void take_blocks(qn_sched *s, qn_seq *x, int32_t rows) {
     }
 }
 
+// Whether x's next rows, the prompt's, are to have logits. What was computed before a preemption has
+// given its logits then.
+static bool wants_prompt_logits(const qn_seq *x, int32_t rows) {
+    return x->prompt_logits && x->n_planned < x->n_prompt &&
+           x->n_planned + rows > x->most_computed;
+}
+
+// Logit rows of x's next rows.
+static int32_t logit_rows(const qn_seq *x, int32_t rows) {
+    return wants_prompt_logits(x, rows) ? rows : x->n_planned + rows == qn_seq_total(x);
+}
+
 // Puts rows of x into the plan; the blocks are there.
 static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int32_t rows) {
     int32_t known = x->n_prompt + x->n_output, total = known + x->n_pending;
+    const bool samples = x->n_planned + rows == total;
     qn_plan_seq *p = &qn_plan_seqs(plan)[plan->n_seqs++];
     *p = (qn_plan_seq){.slot = x->slot,
                        .adapter = x->adapter,
@@ -114,7 +135,7 @@ static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int3
                        .query_len = rows,
                        .position = x->n_planned,
                        .logit_start = plan->n_logits,
-                       .n_logits = x->n_planned + rows == total};
+                       .n_logits = logit_rows(x, rows)};
     int32_t *tokens = qn_plan_tokens(plan) + plan->n_rows;
     if (x->n_planned + rows <= known) {
         memcpy(tokens, x->tokens + x->n_planned, (size_t)rows * sizeof *tokens);
@@ -146,11 +167,13 @@ static void add_rows(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x, int3
     plan->n_rows += rows;
     plan->n_logits += p->n_logits;
     b->rows -= rows;
-    if (b->timed) b->seconds -= row_seconds(s, x->n_planned, rows);
+    const double seconds = row_seconds(s, x->n_planned, rows);
+    b->seconds -= seconds;
+    b->prompt_seconds -= seconds;
     x->n_planned += rows;
-    x->n_pending += p->n_logits;
+    x->n_pending += samples;
     x->in_flight++;
-    if (p->n_logits && x->prefilling) {
+    if (samples && x->prefilling) {
         x->prefilling = false;
         for (int32_t g = 0; g < s->config.n_groups && !qn_seq_protected(x); g++) {
             qn_seq_set_quota(s, x, g, 0);
@@ -167,6 +190,7 @@ static bool plan_has_room(const qn_sched *s, const qn_step_plan *plan, const qn_
         blocks += x->n_table[g] + blocks_wanted(s, x, g, rows);
     }
     if (x->has_copy && plan->n_copies > plan->cap_copies - s->config.n_groups) return false;
+    if (logit_rows(x, rows) > s->logit_cap - plan->n_logits) return false;
     return plan->n_seqs < plan->cap_seqs && rows <= plan->cap_rows - plan->n_rows &&
            blocks <= plan->cap_blocks - plan->n_blocks;
 }
@@ -242,8 +266,14 @@ static void plan_decodes(qn_sched *s, qn_step_plan *plan, budget *b) {
 
 // Rows of x in this step: what the budget and the blocks allow. Only a window group, whose quota
 // may be smaller than the chunk, ever has too few blocks.
-static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_seq *x) {
-    int32_t rows = affordable_rows(s, b, x->n_planned, qn_seq_total(x) - x->n_planned);
+static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_step_plan *plan,
+                          const qn_seq *x) {
+    const int32_t begin = x->n_shared * s->config.block_size;
+    int32_t rows = affordable_rows(s, b, x, begin, x->n_planned);
+    if (rows > 0 && wants_prompt_logits(x, rows)) {
+        const int32_t room = s->logit_cap - plan->n_logits;
+        rows = QN_MIN(rows, QN_MAX(room, x->most_computed - x->n_planned));
+    }
     for (int32_t g = 0; g < s->config.n_groups; g++) {
         int32_t spare = s->pools[g].n_free - s->reserved[g] - watermark(s, g);
         int64_t blocks = (int64_t)x->n_table[g] + qn_seq_owed(x, g) + QN_MAX(0, spare);
@@ -254,7 +284,7 @@ static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_seq *x) {
 }
 
 static bool plan_chunk(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x) {
-    int32_t rows = chunk_rows(s, b, x);
+    int32_t rows = chunk_rows(s, b, plan, x);
     if (rows <= 0 || !plan_has_room(s, plan, x, rows)) return false;
     take_blocks(s, x, rows);
     add_rows(s, plan, b, x, rows);
@@ -430,7 +460,7 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
             passed++;
             continue;
         }
-        if (affordable_rows(s, b, 0, qn_seq_total(x)) <= 0) return; // no time left
+        if (affordable_rows(s, b, x, 0, 0) <= 0) return; // no time left
         bool fit = fork == QN_FORK_READY ? fits_with(s, x, &reuse) : fits(s, x, &reuse);
         if (!fit || !foreseen(s, &ahead, x, &reuse)) {
             if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
@@ -438,8 +468,7 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
             passed++;
             continue;
         }
-        int32_t left = qn_seq_total(x) - reuse.n_tokens;
-        if (affordable_rows(s, b, reuse.n_tokens, left) <= 0) return;
+        if (affordable_rows(s, b, x, reuse.n_tokens, reuse.n_tokens) <= 0) return;
         bool more = true;
         for (int32_t i = 0; i < n_misfits; i++) {
             if (++s->seqs[misfits[i]].overtaken >= QN_SCHED_MAX_OVERTAKEN) more = false;
@@ -449,12 +478,29 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
     }
 }
 
+// Time for prompts beside the decode rows that the plan holds.
+static void share_time(const qn_sched *s, budget *b, const qn_step_plan *plan) {
+    const double spent = s->time_model.base - b->prompt_seconds; // which began at 0
+    b->shared = s->config.max_decode_slowdown > 0 && plan->n_seqs > 0;
+    if (!b->shared) return;
+    // The scheduler may know nothing yet of how long a step takes: then there is no limit.
+    if (!(spent > 0)) {
+        b->shared = false;
+        return;
+    }
+    int32_t prompts = QN_MIN(s->waiting.count, QN_MIN(s->n_free_slots, s->run_cap - s->n_run));
+    for (int32_t i = 0; i < s->n_run; i++) prompts += s->seqs[s->run[i]].prefilling;
+    double factor = QN_MAX(s->config.max_decode_slowdown - 1, (double)prompts / plan->n_seqs);
+    b->prompt_seconds = spent * factor;
+}
+
 bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
     budget b = {.rows = QN_MIN(s->config.max_rows, plan->cap_rows)};
     b.timed = s->config.max_step_seconds > 0;
     b.seconds = s->config.max_step_seconds - s->time_model.base;
     if (s->caution > 0) s->caution--;
     plan_decodes(s, plan, &b);
+    share_time(s, &b, plan);
     plan_running_prompts(s, plan, &b);
     plan_new_prompts(s, plan, &b, now);
     if (plan->n_rows == 0 && s->n_in_flight == 0 && s->n_run > 1) {
@@ -462,7 +508,7 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
         // it, behind its window. Whoever came last gives way.
         const qn_seq *first = &s->seqs[s->run[0]];
         qn_seq *victim = pick_victim(s, 0);
-        if (first->prefilling && victim && chunk_rows(s, &b, first) <= 0) {
+        if (first->prefilling && victim && chunk_rows(s, &b, plan, first) <= 0) {
             preempt(s, victim);
             return qn_sched_plan_step(s, now, plan);
         }

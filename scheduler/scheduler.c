@@ -61,6 +61,7 @@ static qn_status check_config(const qn_sched_config *c, qn_error *err) {
         {"max_waiting_tokens", c->max_waiting_tokens, 0, INT64_MAX},
         {"overcommit_percent", c->overcommit_percent, 0, 1000},
         {"long_prefill_threshold", c->long_prefill_threshold, 0, INT32_MAX},
+        {"max_logits", c->max_logits, 0, 1 << 22},
     };
     for (size_t i = 0; i < QN_COUNT(ranges); i++) {
         if (ranges[i].value >= ranges[i].min && ranges[i].value <= ranges[i].max) continue;
@@ -85,6 +86,18 @@ static qn_status check_config(const qn_sched_config *c, qn_error *err) {
     }
     if (!(c->max_step_seconds >= 0) || !isfinite(c->max_step_seconds)) {
         return qn_fail(err, QN_ERR_INVALID, "scheduler: max_step_seconds is not a time");
+    }
+    if (!(c->short_prompt_seconds >= 0) || !isfinite(c->short_prompt_seconds)) {
+        return qn_fail(err, QN_ERR_INVALID, "scheduler: short_prompt_seconds is not a time");
+    }
+    if (!(c->max_decode_slowdown == 0 || c->max_decode_slowdown >= 1) ||
+        !isfinite(c->max_decode_slowdown)) {
+        return qn_fail(err, QN_ERR_INVALID, "scheduler: max_decode_slowdown is %g, not 0 or at "
+                       "least 1", c->max_decode_slowdown);
+    }
+    if (c->max_logits > 0 && c->max_logits < QN_MIN(c->max_seqs, c->max_rows)) {
+        return qn_fail(err, QN_ERR_INVALID, "scheduler: max_logits is %d, %d sequences may run",
+                       c->max_logits, QN_MIN(c->max_seqs, c->max_rows));
     }
     return QN_OK;
 }
@@ -127,6 +140,7 @@ qn_status qn_sched_create(const qn_sched_config *config, qn_sched **out, qn_erro
     s->config = *config;
     s->blocks_per_seq = QN_CEIL_DIV(config->max_len, config->block_size);
     s->run_cap = QN_MIN(config->max_seqs, config->max_rows);
+    s->logit_cap = QN_MAX(config->max_logits, s->run_cap);
     // In the queue, in slots, and ended but not taken.
     s->n_seqs = config->max_waiting + 3 * config->max_seqs;
     // A FINISHED for each record; TOKENs of one commit that were not taken, of two steps under way,
@@ -368,6 +382,9 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
         return qn_fail(err, QN_ERR_LIMIT, "%d stop ids, at most %d", r->n_stop_ids,
                        QN_SCHED_MAX_STOP_IDS);
     }
+    if (r->prompt_logits && r->fork_of) {
+        return qn_fail(err, QN_ERR_INVALID, "a fork computes no prompt, so it has no prompt logits");
+    }
     if (r->adapter < -1) return qn_fail(err, QN_ERR_INVALID, "adapter %d", r->adapter);
     if (r->cache_salt_len > QN_SCHED_MAX_SALT) {
         return qn_fail(err, QN_ERR_LIMIT, "the cache salt has %zu bytes, at most %d",
@@ -464,7 +481,8 @@ qn_status qn_sched_add(qn_sched *s, const qn_sched_request *r, double now, qn_er
                   .priority = parent ? parent->priority : r->priority,
                   .chain = -1,
                   .hint = INT32_MAX,
-                  .skip_cache_read = r->skip_cache_read,
+                  .skip_cache_read = r->skip_cache_read || r->prompt_logits,
+                  .prompt_logits = r->prompt_logits,
                   .copy_src = {-1, -1, -1, -1},
                   .salt = salt,
                   .fork_of = parent ? qn_seq_index(s, parent) : -1,
@@ -508,11 +526,11 @@ bool qn_sched_plan(qn_sched *s, double now, qn_step_plan *plan) {
     plan->n_groups = s->config.n_groups;
     if (s->n_in_flight == QN_SCHED_MAX_IN_FLIGHT) return false;
     int32_t tokens = s->n_token_events + s->run_cap; // those of this step included
-    for (int32_t i = 0; i < s->n_in_flight; i++) tokens += s->in_flight[i].n_logits;
+    for (int32_t i = 0; i < s->n_in_flight; i++) tokens += s->in_flight[i].n_tokens;
     if (tokens > s->event_cap - s->n_seqs) return false;
     if (!qn_sched_plan_step(s, now, plan)) return false;
     s->in_flight[s->n_in_flight].step = s->next_step++;
-    s->in_flight[s->n_in_flight++].n_logits = plan->n_logits;
+    s->in_flight[s->n_in_flight++].n_tokens = QN_MIN(plan->n_seqs, plan->n_logits);
     return true;
 }
 
@@ -558,7 +576,10 @@ static void commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *ro
         qn_seq *x = &s->seqs[s->slots[p->slot]];
         x->in_flight--;
         x->n_computed += p->query_len;
-        x->n_pending -= p->n_logits;
+        // Its last logit row, unless these are rows inside a prompt (prompt_logits).
+        const bool sampled = p->n_logits > 0 && x->n_computed >= x->n_prompt;
+        const int32_t last = p->logit_start + p->n_logits - 1;
+        x->n_pending -= sampled;
         int32_t prompt = QN_MIN(x->n_computed, x->n_prompt) - x->n_counted;
         if (!failed && prompt > 0) {
             x->n_counted += prompt;
@@ -568,14 +589,14 @@ static void commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *ro
         if (again > 0) s->recomputed_tokens += (uint64_t)again;
         x->most_computed = QN_MAX(x->most_computed, x->n_computed);
         if (x->copying) qn_seq_drop_copy(s, x);
-        x->poisoned |= failed || (p->n_logits && (!rows[p->logit_start].ok ||
-                                                  rows[p->logit_start].id < 0));
+        bool bad = failed || (sampled && rows[last].id < 0);
+        for (int32_t j = p->logit_start; !failed && j <= last; j++) bad |= !rows[j].ok;
+        x->poisoned |= bad;
         if (!x->ended && !x->aborting) {
-            const qn_sched_row *row = !failed && p->n_logits ? &rows[p->logit_start] : NULL;
-            if (failed || (row && (!row->ok || row->id < 0))) {
+            if (bad) {
                 end(s, x, QN_FINISH_ERROR, -1);
-            } else if (row) {
-                add_token(s, x, row->id, p->logit_start, now);
+            } else if (sampled) {
+                add_token(s, x, rows[last].id, last, now);
             }
         }
         if (x->state == QN_SEQ_RUNNING) {
@@ -598,6 +619,14 @@ void qn_sched_commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *
 
 void qn_sched_commit_failed(qn_sched *s, const qn_step_plan *plan, double now) {
     commit(s, plan, NULL, true, now);
+}
+
+void qn_sched_clear_cache(qn_sched *s) {
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        int32_t *taken = s->seen[g], n = s->pools[g].n_free;
+        for (int32_t i = 0; i < n; i++) taken[i] = qn_prefix_take_block(&s->cache, g);
+        while (n > 0) qn_block_pool_release(&s->pools[g], taken[--n]);
+    }
 }
 
 // ---- questions ----

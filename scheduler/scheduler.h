@@ -33,9 +33,18 @@ typedef struct qn_sched_config {
     int64_t max_waiting_tokens;   // their prompt tokens; 0: no limit
     int32_t long_prefill_threshold; // most prompt tokens of one sequence in a step; 0: no limit
     double max_step_seconds;        // with the step-time model; 0: no limit
-    // For some time after a preemption new requests are kept waiting when those that run would need more blocks than there are by
-    // the time they reach their likely lengths (learned from those that ended), plus this many percent.
-    // 0: next to nothing is computed twice; more: more run at a time, and more are preempted.
+    // A step that holds decode rows takes at most this many times as long as they would alone, by
+    // the step-time model; 0: no limit. Where more prompts than streams wait, time is shared by
+    // heads instead: n prompts get n times what a stream gets. A prompt that takes less than
+    // short_prompt_seconds in all is not held back: others hardly notice it, and its users wait.
+    double max_decode_slowdown;
+    double short_prompt_seconds;
+    // Logit rows of a step, at least min(max_seqs, max_rows); 0: just those.
+    int32_t max_logits;
+    // For some time after a preemption new requests are kept waiting when those that run would need
+    // more blocks than there are by the time they reach their likely lengths (learned from those
+    // that ended), plus this many percent. 0: next to nothing is computed twice; more: more run at
+    // a time, and more are preempted.
     int32_t overcommit_percent;
     bool enable_prefix_caching;
     uint64_t prefix_hash_seed; // of the cache's index: random where prompts come from outside
@@ -62,7 +71,12 @@ typedef struct qn_sched_request {
     // adapter. Copied; at most QN_SCHED_MAX_SALT bytes; length 0: the common cache.
     const void *cache_salt;
     size_t cache_salt_len;
-    bool skip_cache_read; // every row of the prompt is computed (prompt logprobs, echo)
+    bool skip_cache_read; // every row of the prompt is computed
+    // Every row of the prompt wants logits (prompt logprobs): row i's are about token i + 1. Its
+    // chunks then have n_logits == query_len, and only the last row of the last chunk gives a TOKEN.
+    // Implies skip_cache_read; not together with fork_of. After a preemption rows whose logits were
+    // committed are asked for again only where a chunk holds others too.
+    bool prompt_logits;
     // For n > 1: the id of an earlier request with the same prompt, salt and adapter; 0: none. This
     // one waits until that one's prompt is computed, then shares its blocks, the last, partial one
     // by copy, and computes the prompt's last row only. It takes that one's priority. If that one has
@@ -124,10 +138,13 @@ qn_step_plan *qn_sched_make_plan(const qn_sched *s);
 // the step-time model is about.
 double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan);
 // The oldest uncommitted step's results, in the plan's logit-row order [plan->n_logits]. A plan
-// that is not the oldest uncommitted one is ignored. A negative id counts as a row that failed.
+// that is not the oldest uncommitted one is ignored. A negative id counts as a row that failed,
+// except for prompt rows that give no TOKEN: theirs is not looked at.
 void qn_sched_commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *rows, double now);
 // The step failed as a whole: its sequences end with QN_FINISH_ERROR.
 void qn_sched_commit_failed(qn_sched *s, const qn_step_plan *plan, double now);
+// Forgets all that the prefix cache holds: every block that no sequence has is clean afterwards.
+void qn_sched_clear_cache(qn_sched *s);
 // Moves up to max events, in the order they happened.
 size_t qn_sched_take_events(qn_sched *s, qn_sched_event *out, size_t max);
 

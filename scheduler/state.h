@@ -51,6 +51,7 @@ typedef struct qn_seq {
     bool dropped;      // ended, taken, and out of the id map, but still draining
     bool poisoned;     // a step of it failed: its KV is not to be trusted
     bool skip_cache_read;
+    bool prompt_logits;
     bool scheduled;    // was admitted once
     bool has_copy;     // copy_src is held, the copy is not planned
     bool copying;      // ... is in a step under way
@@ -100,6 +101,7 @@ struct qn_sched {
     double layer_weight[QN_MAX_KV_GROUPS]; // a group's share of the layers
     int32_t blocks_per_seq;                // entries of one table
     int32_t run_cap;                       // sequences that may run at a time
+    int32_t logit_cap;                     // logit rows of a step
 
     int32_t n_seqs; // records
     qn_seq *seqs;
@@ -128,7 +130,7 @@ struct qn_sched {
     int32_t n_in_flight;
     struct {
         uint64_t step;
-        int32_t n_logits;
+        int32_t n_tokens; // at most so many TOKENs will come of it
     } in_flight[QN_SCHED_MAX_IN_FLIGHT]; // oldest first
 
     qn_sched_slot_event *events; // a ring

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "scheduler/scheduler.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,9 @@ typedef struct request {
     int32_t stops[3], n_stops;
     int32_t priority;
     int32_t salt;         // 0: none
-    bool skip_cache;
+    bool skip_cache, prompt_logits;
+    int32_t most; // rows that were committed, at the most
+    int32_t begin; // the blocks before it were there when it was admitted
     uint64_t parent;      // the uid of the request that it is a fork of; 0: none
     uint64_t *history;    // [as ref]: the hash of salt and tokens up to there
     int32_t n_history;
@@ -42,6 +45,7 @@ typedef struct request {
     qn_finish finish;
     int32_t stop_id;
     bool started;        // was in a plan
+    bool admitted;       // had a slot after an earlier plan
     int32_t goal;        // rows before it are of the prompt, or of outputs computed again
     int32_t next_pos;    // where its next row must be, unless preempted
     int32_t preemptions; // as of its last row
@@ -87,6 +91,7 @@ typedef struct sim {
     uint64_t *writers[QN_MAX_KV_GROUPS]; // who writes to it
     int32_t *last; // [max_seqs]: the device's last sampled id of a slot
     uint64_t prompt_tokens, tokens;
+    int64_t steps; // committed
     qn_sched_stats before;
     qn_scheduler_check_totals *totals;
     char *message;
@@ -254,6 +259,9 @@ static bool add_request(sim *m, const request *fork_of) {
     m->forgotten_id = 0;
     int32_t longest = chance(m, 0.1) ? c->max_len + 2 : chance(m, 0.3) ? c->max_len - 1
                                                                        : c->max_len / 4 + 1;
+    for (int32_t g = 0; g < c->n_groups && chance(m, 0.8); g++) {
+        longest = (int32_t)QN_MIN((int64_t)longest, capacity(m, g) - 1);
+    }
     r->n_prompt = fork_of ? fork_of->n_prompt : between(m, 1, QN_MAX(longest, 1));
     int32_t max_tokens = chance(m, 0.1) ? INT32_MAX : between(m, 1, c->max_len);
     if (chance(m, 0.2)) max_tokens = between(m, 1, 2);
@@ -279,7 +287,8 @@ static bool add_request(sim *m, const request *fork_of) {
         return fail(m, "out of memory");
     }
     r->salt = chance(m, 0.7) ? 0 : between(m, 0, 3);
-    r->skip_cache = chance(m, 0.1);
+    r->prompt_logits = !fork_of && chance(m, 0.1);
+    r->skip_cache = r->prompt_logits || chance(m, 0.1);
     write_prompt(m, r);
     if (fork_of) {
         r->salt = fork_of->salt;
@@ -305,8 +314,9 @@ static bool add_request(sim *m, const request *fork_of) {
                           .priority = fork_of ? between(m, -9, 9) : r->priority,
                           .cache_salt = salts[r->salt],
                           .cache_salt_len = strlen(salts[r->salt]),
-                          .skip_cache_read = r->skip_cache,
-                          .fork_of = fork_of ? fork_of->id : chance(m, 0.1) ? 999999999 : 0};
+                          .skip_cache_read = r->skip_cache && (!r->prompt_logits || chance(m, 0.5)),
+                          .prompt_logits = r->prompt_logits};
+    q.fork_of = fork_of ? fork_of->id : !r->prompt_logits && chance(m, 0.1) ? 999999999 : 0;
     if (fork_of && fork_of->over) q.priority = r->priority;
     qn_error err = {0};
     qn_status status = qn_sched_add(m->s, &q, m->now, &err);
@@ -417,11 +427,18 @@ static bool check_users(sim *m, const flight *f) {
     return true;
 }
 
+// Admitted, though without rows yet: a step's logit rows may all be taken.
+static bool has_slot(const sim *m, const request *r) {
+    qn_sched_seq_info info;
+    return qn_sched_seq(m->s, r->id, &info) && info.slot >= 0;
+}
+
 static bool check_admission(sim *m, request *r) {
     r->started = true;
+    if (r->admitted) return true;
     for (int32_t i = 0; i < m->n_live && m->ample; i++) {
         const request *o = m->live[i];
-        if (o->started || o->over || waits_for_parent(m, o)) continue;
+        if (o->started || o->over || waits_for_parent(m, o) || has_slot(m, o)) continue;
         EXPECT(o->priority > r->priority || (o->priority == r->priority && o->uid > r->uid),
                "admitted out of order though all fits");
     }
@@ -429,6 +446,7 @@ static bool check_admission(sim *m, request *r) {
     for (int32_t i = 0; i < m->n_live; i++) {
         request *o = m->live[i];
         if (o->started || o->over || o->uid >= r->uid || waits_for_parent(m, o)) continue;
+        if (has_slot(m, o)) continue;
         m->totals->overtakes++;
         EXPECT(++o->overtaken <= MAX_OVERTAKEN, "a waiter was overtaken too often");
     }
@@ -457,11 +475,58 @@ static bool check_victims(sim *m) {
     return true;
 }
 
+static int32_t logit_cap(const qn_sched_config *c) {
+    return QN_MAX(c->max_logits, QN_MIN(c->max_seqs, c->max_rows));
+}
+
+// Prompts may be short of time or of logit rows, not only of rows.
+static bool may_hold_back(const sim *m, const qn_step_plan *plan) {
+    return m->config.max_step_seconds > 0 || m->config.max_decode_slowdown > 0 ||
+           plan->n_logits == logit_cap(&m->config);
+}
+
+// Prompts that are not short get as much time as the streams allow, or as many heads of them there
+// are; the first gets a block's worth in any case.
+static bool check_shared_time(sim *m, const flight *f) {
+    const qn_step_plan *plan = f->plan;
+    const qn_sched_config *c = &m->config;
+    double streams = m->model.base, prompts = 0;
+    int32_t n_streams = 0, n_prompts = 0, rows = 0, wanting = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
+        const request *r = find_uid(m, f->uids[i]);
+        double seconds = m->model.per_row * p->query_len +
+                         m->model.per_key * keys_of(m, p->position, p->query_len);
+        if (p->position >= r->goal) {
+            n_streams++;
+            streams += seconds;
+            continue;
+        }
+        double whole = m->model.per_row * (r->goal - r->begin) +
+                       m->model.per_key * keys_of(m, r->begin, r->goal - r->begin);
+        if (whole < c->short_prompt_seconds * 1.000001) continue;
+        n_prompts++;
+        rows += p->query_len;
+        prompts += seconds;
+    }
+    if (c->max_decode_slowdown == 0 || n_streams == 0 || streams <= 0) return true;
+    for (int32_t i = 0; i < m->n_live; i++) {
+        const request *r = m->live[i];
+        wanting += !r->started || r->next_pos <= r->goal || r->preemptions > 0;
+    }
+    double factor = fmax(c->max_decode_slowdown - 1, (double)wanting / n_streams);
+    EXPECT(prompts <= streams * factor * 1.000001 || (n_prompts == 1 && rows <= c->block_size),
+           "%d prompts take %g s beside %d streams of %g s", n_prompts, prompts, n_streams, streams);
+    m->totals->shared_steps += n_prompts > 0;
+    return true;
+}
+
 // Rows and slots are used while somebody can use them.
 static bool check_conserving(sim *m, const flight *f, bool has_window) {
     const qn_step_plan *plan = f->plan;
     const qn_sched_config *c = &m->config;
     int32_t streams = 0, remaining = 0, got = 0;
+    bool cut = false; // the first prompt stops where its rows need logits again
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
         request *r = find_uid(m, f->uids[i]);
@@ -472,20 +537,23 @@ static bool check_conserving(sim *m, const flight *f, bool has_window) {
         if (remaining == 0) {
             remaining = r->goal - p->position;
             got = p->query_len;
+            cut = r->prompt_logits && r->next_pos == r->most;
         }
-        EXPECT(c->max_step_seconds > 0 || has_window || plan->n_rows == c->max_rows ||
-                   r->next_pos == r->goal || p->query_len == c->long_prefill_threshold,
+        EXPECT(may_hold_back(m, plan) || has_window || plan->n_rows == c->max_rows ||
+                   r->next_pos == r->goal || p->query_len == c->long_prefill_threshold ||
+                   (r->prompt_logits && r->next_pos == r->most),
                "%d rows of %d, and a prompt has more", plan->n_rows, c->max_rows);
     }
     int32_t least = QN_MIN(QN_MIN(c->block_size, remaining), c->max_rows - streams);
     if (c->long_prefill_threshold > 0) least = QN_MIN(least, c->long_prefill_threshold);
-    EXPECT(has_window || got >= least, "the first prompt got %d rows, not %d", got, least);
+    if (plan->n_logits == logit_cap(c)) least = QN_MIN(least, 1);
+    EXPECT(has_window || cut || got >= least, "the first prompt got %d rows, not %d", got, least);
     qn_sched_stats stats;
     qn_sched_stats_get(m->s, &stats);
     for (int32_t i = 0; i < m->n_live; i++) {
         stats.waiting -= !m->live[i]->started && waits_for_parent(m, m->live[i]);
     }
-    if (m->ample && c->max_step_seconds == 0 && stats.waiting > 0) {
+    if (m->ample && !may_hold_back(m, plan) && stats.waiting > 0) {
         EXPECT(plan->n_rows == c->max_rows || stats.running >= QN_MIN(c->max_seqs, c->max_rows),
                "%d wait, %d run, %d rows", stats.waiting, stats.running, plan->n_rows);
     }
@@ -499,6 +567,7 @@ static bool check_plan(sim *m, flight *f) {
     EXPECT(qn_step_plan_valid(plan, c->block_size, c->n_blocks, VOCAB, &reason), "plan: %s", reason);
     EXPECT(plan->n_rows > 0 && plan->n_rows <= c->max_rows, "%d rows", plan->n_rows);
     EXPECT(plan->n_seqs <= c->max_seqs, "%d sequences", plan->n_seqs);
+    EXPECT(plan->n_logits <= logit_cap(c), "%d logit rows", plan->n_logits);
     mark_users(m);
     double seconds = m->model.base, keys = 0;
     int32_t prompts = 0, prompt_rows = 0;
@@ -530,6 +599,7 @@ static bool check_plan(sim *m, flight *f) {
         int32_t known = r->n_prompt + r->n_done;
         if (begins) {
             r->goal = known;
+            r->begin = p->position / c->block_size * c->block_size;
             bool forked = r->parent && p->position == r->n_prompt - 1 && r->preemptions == 0;
             EXPECT(p->position >= 0 && p->position < known, "begins at %d of %d", p->position, known);
             EXPECT(p->position == 0 || forked ||
@@ -544,8 +614,10 @@ static bool check_plan(sim *m, flight *f) {
         int32_t pending = r->next_pos > known;
         EXPECT(!pending || p->query_len == 1, "unknown tokens in a chunk");
         EXPECT(r->next_pos <= r->n_prompt + r->max_output - 1, "rows after the last token");
-        EXPECT(p->n_logits == (r->next_pos >= known), "%d logit rows at %d of %d", p->n_logits,
-               r->next_pos, known);
+        bool all = r->prompt_logits && p->position < r->n_prompt && r->next_pos > r->most;
+        EXPECT(p->n_logits == (all ? p->query_len : r->next_pos >= known),
+               "%d logit rows at %d of %d", p->n_logits, r->next_pos, known);
+        m->totals->prompt_logits += all ? (uint64_t)p->query_len : 0;
         EXPECT(p->position < r->goal || p->query_len == 1, "a stream with %d rows", p->query_len);
         if (p->position < r->goal) {
             prompts++;
@@ -589,9 +661,10 @@ static bool check_plan(sim *m, flight *f) {
     // In a window group the blocks for the next chunk may be those of the chunk under way.
     EXPECT(stopped_prompts == 0 || prompts > 0 || (has_window && m->n_flights > 0),
            "a prompt got nothing");
-    EXPECT(stopped_prompts == 0 || c->max_step_seconds > 0 || has_window || plan->n_rows == c->max_rows,
+    EXPECT(stopped_prompts == 0 || may_hold_back(m, plan) || has_window || plan->n_rows == c->max_rows,
            "a prompt got nothing, though rows were left");
-    return check_conserving(m, f, has_window);
+    for (int32_t i = 0; i < m->n_live; i++) m->live[i]->admitted |= has_slot(m, m->live[i]);
+    return check_shared_time(m, f) && check_conserving(m, f, has_window);
 }
 
 static bool plan_step(sim *m, bool *planned) {
@@ -665,7 +738,8 @@ static bool execute(sim *m, flight *f) {
             }
             if (!wants_logits) continue;
             m->last[p->slot] = sample(h);
-            f->rows[p->logit_start] = (qn_sched_row){sample(h), true};
+            f->rows[p->logit_start + row - (p->query_len - p->n_logits)] =
+                (qn_sched_row){pos + 1 < r->n_prompt && chance(m, 0.5) ? -1 : sample(h), true};
         }
     }
     return true;
@@ -685,11 +759,15 @@ static void settle(sim *m, request *r, const qn_plan_seq *p, const flight *f, bo
         return;
     }
     if (p->n_logits == 0) return;
-    if (!f->rows[p->logit_start].ok || f->rows[p->logit_start].id < 0) {
+    const int32_t last = p->logit_start + p->n_logits - 1;
+    bool inside = p->position + p->query_len < r->n_prompt, bad = !inside && f->rows[last].id < 0;
+    for (int32_t i = p->logit_start; i <= last; i++) bad |= !f->rows[i].ok;
+    if (bad) {
         finish(r, QN_FINISH_ERROR, -1);
         return;
     }
-    r->rows[r->n_done] = p->logit_start;
+    if (inside) return;
+    r->rows[r->n_done] = last;
     int32_t token = ref_token(m, r, r->n_prompt + r->n_done++);
     m->tokens++;
     for (int32_t i = 0; i < r->n_stops; i++) {
@@ -708,12 +786,13 @@ static bool commit_step(sim *m) {
     for (int32_t i = 0; i < f.plan->n_seqs; i++) {
         const qn_plan_seq *p = &qn_plan_seqs(f.plan)[i];
         if (m->faults && p->n_logits && chance(m, 0.01)) {
-            f.rows[p->logit_start] = chance(m, 0.5) ? (qn_sched_row){0, false}
-                                                    : (qn_sched_row){-1, true};
+            int32_t at = p->logit_start + between(m, 0, p->n_logits - 1);
+            f.rows[at] = chance(m, 0.5) ? (qn_sched_row){0, false} : (qn_sched_row){-1, true};
         }
         request *r = find_uid(m, f.uids[i]);
         if (!r) continue;
         r->poisoned |= !ran;
+        r->most = QN_MAX(r->most, p->position + p->query_len);
         settle(m, r, p, &f, failed);
     }
     m->n_calls++;
@@ -724,6 +803,7 @@ static bool commit_step(sim *m) {
         qn_sched_commit(m->s, f.plan, f.rows, m->now);
     }
     m->totals->steps++;
+    m->steps++;
     memmove(&m->flights[0], &m->flights[1], DEPTH * sizeof f);
     m->flights[DEPTH] = f;
     m->n_flights--;
@@ -808,12 +888,19 @@ static void choose(sim *m) {
                                      .n_layers = 2};
         c->n_blocks[g] = m->ample ? per_seq * c->max_seqs * 2
                                   : between(m, 1, per_seq * (chance(m, 0.5) ? 2 : c->max_seqs));
+        // One token of prompt and one of output, or nothing ever runs.
+        c->n_blocks[g] = QN_MAX(c->n_blocks[g], QN_CEIL_DIV(2, c->block_size));
     }
     if (chance(m, 0.5)) {
         c->max_step_seconds = chance(m, 0.7) ? 0.001 * between(m, 1, 100) : 0;
         m->model = (qn_step_time_model){0.0005 * between(m, 0, 20), 0.0001 * between(m, 0, 20),
                                         0.00001 * between(m, 0, 20)};
     }
+    if (chance(m, 0.3)) {
+        c->max_decode_slowdown = 1 + 0.1 * between(m, 0, 30);
+        c->short_prompt_seconds = chance(m, 0.5) ? 0 : 0.01 * between(m, 0, 20);
+    }
+    c->max_logits = chance(m, 0.5) ? 0 : QN_MIN(c->max_seqs, c->max_rows) + between(m, 0, 20);
     m->lookahead = between(m, 0, 1);
     m->faults = chance(m, 0.3);
     m->aborts = chance(m, 0.5);
@@ -851,7 +938,7 @@ static bool set_up(sim *m) {
     EXPECT(m->last, "out of memory");
     for (int32_t i = 0; i <= DEPTH; i++) {
         m->flights[i].plan = qn_sched_make_plan(m->s);
-        m->flights[i].rows = calloc((size_t)m->config.max_seqs, sizeof *m->flights[i].rows);
+        m->flights[i].rows = calloc((size_t)logit_cap(&m->config), sizeof *m->flights[i].rows);
         EXPECT(m->flights[i].plan && m->flights[i].rows, "out of memory");
     }
     return check(m, "create");
@@ -900,7 +987,8 @@ static bool one_round(sim *m, bool *idle) {
 static bool drive(sim *m, int64_t steps) {
     int64_t bound = 0;
     for (int64_t round = 0;; round++) {
-        bool arriving = round < steps;
+        // Some rounds find nothing to do.
+        bool arriving = m->steps < steps && round / 100 <= steps;
         m->now += (double)between(m, 0, 3) * 0.01;
         if (arriving && chance(m, m->arrival_rate)) {
             int32_t n = chance(m, 0.05) ? between(m, 1, 30) : 1;
@@ -916,6 +1004,15 @@ static bool drive(sim *m, int64_t steps) {
             }
         }
         if (m->aborts && chance(m, 0.03) && !abort_one(m)) return false;
+        if (chance(m, 0.002)) {
+            qn_sched_stats cleared;
+            qn_sched_clear_cache(m->s);
+            if (!check(m, "clear_cache")) return false;
+            qn_sched_stats_get(m->s, &cleared);
+            for (int32_t g = 0; g < m->config.n_groups; g++) {
+                EXPECT(cleared.blocks_cached[g] == 0, "cached blocks after clear_cache");
+            }
+        }
         bool idle;
         if (!one_round(m, &idle)) return false;
         if ((!m->lazy_events || idle || chance(m, 0.2)) && !take_events(m)) return false;

@@ -23,11 +23,13 @@ typedef struct qn_scheduler_check_totals { // added up over runs
     uint64_t cached_tokens, prefix_queries, prefix_hits, evictions, forks, copies;
     uint64_t returned_hits; // sequences that came back from a preemption and found KV of theirs
     uint64_t recomputed;
+    uint64_t shared_steps;  // prompts beside streams, and a limit on how much they slow them down
+    uint64_t prompt_logits; // rows inside prompts that had logits
 } qn_scheduler_check_totals;
 
-// One run of about `steps` steps and then until all is finished. lookahead: 0 or 1 steps planned before
-// the results of the one before are in; -1: as the seed will have it. False: something is wrong;
-// message says what and at which call. totals: added to.
+// One run: at least `steps` committed steps, and then until all is finished. lookahead: 0 or 1 steps
+// planned before the results of the one before are in; -1: as the seed will have it. False: something
+// is wrong; message says what and at which call. totals: added to.
 bool qn_scheduler_check(uint64_t seed, int64_t steps, int lookahead,
                         qn_scheduler_check_totals *totals, char *message, int message_size);
 
