@@ -19,6 +19,7 @@ void qn_engine_flags_init(qn_engine_flags *f) {
         .max_num_queued_reqs = 1024,
         .max_num_queued_tokens = 4 << 20,
         .prefix_caching = true,
+        .max_decode_slowdown = QN_DEFAULT_DECODE_SLOWDOWN,
     };
 }
 
@@ -50,6 +51,8 @@ void qn_engine_flags_table(qn_engine_flags *f, qn_flag *rows) {
          "most prompt tokens of one sequence in a step", 0, 1 << 16},
         {"max-step-ms", 0, QN_FLAG_FLOAT, &f->max_step_ms, "MS",
          "most time of a step, by the fitted step-time model", 0, 1e6},
+        {"max-decode-slowdown", 0, QN_FLAG_FLOAT, &f->max_decode_slowdown, "F",
+         "most that a long prompt slows down running streams, by the same model (0: any)", 0, 1e6},
         {"enable-prefix-caching", 0, QN_FLAG_BOOL, &f->prefix_caching, NULL,
          "share the KV of equal prompt beginnings", 0, 0},
         {"chat-template", 0, QN_FLAG_TEXT, &f->chat_template, "FILE",
@@ -89,6 +92,11 @@ int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out)
         qn_cli_error("--kv-cache-dtype: '%s' is not supported (auto, f16, f32)", f->kv_cache_dtype);
         return 2;
     }
+    if (f->max_decode_slowdown > 0 && f->max_decode_slowdown < 1) {
+        qn_cli_error("--max-decode-slowdown: %g is neither 0 (no limit) nor at least 1",
+                     f->max_decode_slowdown);
+        return 2;
+    }
     if (f->chat_template) {
         size_t size;
         if (qn_os_read_file(f->chat_template, 1 << 20, &f->template_text, &size, &err) != QN_OK) {
@@ -112,6 +120,7 @@ int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out)
         .max_num_queued_tokens = f->max_num_queued_tokens,
         .long_prefill_threshold = (int32_t)f->long_prefill_token_threshold,
         .max_step_seconds = f->max_step_ms * 1e-3,
+        .max_decode_slowdown = f->max_decode_slowdown > 0 ? f->max_decode_slowdown : -1,
         .no_prefix_caching = !f->prefix_caching,
         .kv_cache_memory_bytes = (uint64_t)f->kv_cache_memory_bytes,
         .num_blocks_override = (int32_t)f->num_gpu_blocks_override,

@@ -12,14 +12,14 @@ typedef struct qn_engine_flags {
     int64_t threads, max_model_len, block_size, max_num_seqs, max_num_batched_tokens;
     int64_t max_num_queued_reqs, max_num_queued_tokens, long_prefill_token_threshold;
     int64_t kv_cache_memory_bytes, num_gpu_blocks_override;
-    double max_step_ms;
+    double max_step_ms, max_decode_slowdown;
     bool verbose, prefix_caching;
     // Made by qn_engine_flags_open:
     qn_log log;
     char *template_text;
 } qn_engine_flags;
 
-enum { QN_ENGINE_FLAG_COUNT = 16 };
+enum { QN_ENGINE_FLAG_COUNT = 17 };
 void qn_engine_flags_init(qn_engine_flags *f);
 // Writes QN_ENGINE_FLAG_COUNT rows.
 void qn_engine_flags_table(qn_engine_flags *f, qn_flag *rows);

@@ -17,6 +17,8 @@
 
 typedef struct qn_engine qn_engine;
 
+#define QN_DEFAULT_DECODE_SLOWDOWN 1.8
+
 typedef struct qn_engine_options { // zero: the default
     const qn_backend_api *backend; // required
     qn_backend_options backend_options;
@@ -28,6 +30,9 @@ typedef struct qn_engine_options { // zero: the default
     int64_t max_num_queued_tokens;  // 4 Mi
     int32_t long_prefill_threshold; // 0
     double max_step_seconds;        // 0
+    // Steps of streams take at most this many times longer for the sake of long prompts; below 1:
+    // no limit; 0: QN_DEFAULT_DECODE_SLOWDOWN.
+    double max_decode_slowdown;
     bool no_prefix_caching;
     uint64_t kv_cache_memory_bytes; // default: from the machine's memory
     int32_t num_blocks_override;    // KV blocks of each group
@@ -52,6 +57,8 @@ typedef struct qn_engine_info {
     const char *backend; // "cpu: avx512vnni, 2 threads"
     int32_t vocab_size, max_model_len, context_length;
     int32_t block_size, n_blocks; // of the first group
+    const char *kv_dtype;         // "float16", "float32"
+    bool prefix_caching;
     int32_t max_num_seqs, max_num_batched_tokens;
     uint64_t weight_bytes, kv_bytes;
     double load_seconds;

@@ -100,7 +100,7 @@ struct qn_engine {
     qn_engine_info info;
     qn_exec_limits limits;
     const qn_log *log;
-    double max_step_seconds;
+    double last_end; // of the step collected last, seconds
 
     qn_sched *sched;
     engine_step steps[QN_ENGINE_MAX_STEPS]; // a ring; those in flight begin at first_step

@@ -262,10 +262,12 @@ static void end_step(qn_engine *e) {
     // The counters first: who has read the last token finds it counted.
     publish_stats(e, st == QN_OK ? step : NULL, &result);
     deliver(e, st == QN_OK ? result.samples : NULL, &err);
-    if (e->max_step_seconds > 0 && st == QN_OK) {
+    if (st == QN_OK) {
+        // With two in flight it began when the one before it had ended.
         fit_step(e, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
-                 now - step->started);
+                 now - fmax(step->started, e->last_end));
     }
+    e->last_end = now;
 }
 
 // One turn: with look-ahead the next step is planned before the one under way is in. False: idle.

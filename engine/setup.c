@@ -170,6 +170,8 @@ static void fill_info(qn_engine *e, const qn_engine_options *o) {
     i->max_model_len = e->limits.max_len;
     i->block_size = e->limits.block_size;
     i->n_blocks = e->limits.n_blocks[0];
+    i->kv_dtype = e->limits.kv_dtype == QN_KV_F16 ? "float16" : "float32";
+    i->prefix_caching = !o->no_prefix_caching;
     i->max_num_seqs = e->limits.max_seqs;
     i->max_num_batched_tokens = e->limits.max_rows;
     i->tokenizer = e->tokenizer;
@@ -185,13 +187,14 @@ static void fill_info(qn_engine *e, const qn_engine_options *o) {
     i->top_k = m->has_top_k ? m->top_k : 0;
     e->api->describe(e->backend, e->backend_text, sizeof e->backend_text);
     i->backend = e->backend_text;
-    e->max_step_seconds = o->max_step_seconds;
 }
 
 static qn_status make_scheduler(qn_engine *e, const qn_engine_options *o, const qn_program *p,
                                 qn_error *err) {
     // The engine's own count refuses at the door; the scheduler's queue has room for all it lets in.
     const uint32_t table = (uint32_t)(e->max_queued + e->limits.max_seqs) * 2;
+    const double slowdown = o->max_decode_slowdown == 0 ? QN_DEFAULT_DECODE_SLOWDOWN
+                                                        : o->max_decode_slowdown;
     qn_sched_config c = {
         .max_seqs = e->limits.max_seqs,
         .max_rows = e->limits.max_rows,
@@ -201,6 +204,9 @@ static qn_status make_scheduler(qn_engine *e, const qn_engine_options *o, const 
         .max_waiting = (int32_t)table,
         .long_prefill_threshold = o->long_prefill_threshold,
         .max_step_seconds = o->max_step_seconds,
+        .max_decode_slowdown = slowdown >= 1 ? slowdown : 0,
+        .short_prompt_seconds = 0.1, // a stall that readers of a stream hardly notice
+        .max_logits = e->limits.max_logits,
         .enable_prefix_caching = !o->no_prefix_caching,
     };
     if (!qn_os_random(&c.prefix_hash_seed, sizeof c.prefix_hash_seed)) {
