@@ -388,10 +388,21 @@ static int32_t choose(const sampler *s, double *mass) {
     return sample_list(s, n);
 }
 
+static int32_t count_larger(const float *x, int32_t n, float value) {
+    int32_t count[LANES] = {0}, total = 0, i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) count[j] += x[i + j] > value;
+    }
+    for (; i < n; i++) total += x[i] > value;
+    for (int j = 0; j < LANES; j++) total += count[j];
+    return total;
+}
+
 static void log_probabilities(const float *logits, int32_t n, float max, int32_t want,
                               candidate *list, qn_sample *out) {
     const double lse = log_sum_exp(logits, n, max);
     out->logprob = (float)((double)logits[out->id] - (double)max - lse);
+    out->rank = 1 + count_larger(logits, n, logits[out->id]);
     if (want <= 0) return;
     out->n_top = select_heap(logits, n, QN_MIN(want, (int32_t)QN_MAX_TOP_LOGPROBS), list);
     for (int32_t i = 0; i < out->n_top; i++) {
@@ -476,6 +487,13 @@ void qn_sample_logits(const float *logits, int32_t vocab_size, const qn_sample_r
     float max;
     if (!find_max(logits, vocab_size, &max)) {
         out->status = QN_ERR_NUMERIC;
+        return;
+    }
+    if (row->score_only) {
+        out->id = row->target;
+        if (row->n_logprobs >= 0) {
+            log_probabilities(logits, vocab_size, max, row->n_logprobs, s.list, out);
+        }
         return;
     }
     float allowed = max;

@@ -3,7 +3,8 @@
 // token id). The reference implementation here defines the bits; a backend may do it faster.
 //
 // 1. Logits that are NaN, or none that is finite, or +inf: status QN_ERR_NUMERIC, id -1.
-// 2. logprobs are of the raw logits: logit - max - log(sum exp(logit - max)), before any filter.
+// 2. logprobs are of the raw logits: logit - max - log(sum exp(logit - max)), before any filter. So is
+//    the rank: 1 + how many ids have a larger logit. A row that only scores stops here: id is its target.
 // 3. The logits are changed in this order (vLLM's), each finite one in double and rounded once to
 //    float, within +-FLT_MAX; -inf stays -inf:
 //    a. ids outside the bit mask `allowed`, then those of `banned`, get -inf;
@@ -36,6 +37,8 @@ typedef struct qn_sample_row {
     uint64_t seed;
     int32_t position;   // absolute position of the token that is being sampled
     int32_t choice;     // index among the n choices of a request
+    bool score_only;    // nothing is sampled: the row is about `target`, an id in range
+    int32_t target;
     float temperature;  // >= 0, finite
     float top_p;        // (0, 1]
     float min_p;        // [0, 1]
@@ -64,6 +67,7 @@ typedef struct qn_sample {
     qn_status status;
     int32_t id;
     float logprob; // of id; 0 where not wanted
+    int32_t rank;  // of id; 0 where not wanted
     int32_t n_top;
     int32_t top_ids[QN_MAX_TOP_LOGPROBS]; // descending by logprob, ties by smallest id
     float top_logprobs[QN_MAX_TOP_LOGPROBS];

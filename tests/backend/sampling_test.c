@@ -112,7 +112,14 @@ static void check_logprobs(const float *logits, int32_t n, int32_t want, const q
     for (int32_t i = 0; i < n; i++) sum += exp((double)logits[i] - max);
     qsort(e, (size_t)n, sizeof *e, by_logit);
     const double lse = max + log(sum);
-    assert_true(fabs((double)s->logprob - ((double)logits[s->id] - lse)) < 1e-5);
+    if (isfinite(logits[s->id])) {
+        assert_true(fabs((double)s->logprob - ((double)logits[s->id] - lse)) < 1e-5);
+    } else {
+        assert_true(isinf(s->logprob) && s->logprob < 0);
+    }
+    int32_t larger = 0;
+    while (larger < n && e[larger].logit > (double)logits[s->id]) larger++;
+    assert_int_equal(s->rank, larger + 1);
     int32_t finite = 0;
     while (finite < n && isfinite(e[finite].logit)) finite++;
     assert_int_equal(s->n_top, QN_MIN(want, finite));
@@ -182,9 +189,47 @@ static void test_reference(void **state) {
             if (row.n_logprobs >= 0) {
                 check_logprobs(r.logits, r.n, QN_MIN(row.n_logprobs, 20), &got);
             } else {
-                assert_true(got.logprob == 0 && got.n_top == 0);
+                assert_true(got.logprob == 0 && got.n_top == 0 && got.rank == 0);
             }
         }
+        free_rig(&r);
+    }
+}
+
+// Rows that only score: any id, whatever the other parameters say; the same numbers as of a sample.
+static void test_scores(void **state) {
+    (void)state;
+    qn_rng rng = {.key = 6};
+    static const int32_t sizes[] = {1, 15, 16, 17, 1000};
+    for (size_t si = 0; si < QN_COUNT(sizes); si++) {
+        rig r = make_rig(sizes[si]);
+        for (int round = 0; round < 200; round++) {
+            for (int32_t i = 0; i < r.n; i++) {
+                r.logits[i] = (float)(8 * qn_rng_uniform(&rng) - 4);
+                if (round % 3 == 0) r.logits[i] = roundf(r.logits[i]);
+                if (round % 5 == 0 && i % 7 == 3) r.logits[i] = -INFINITY;
+            }
+            const int32_t target = (int32_t)qn_rng_below(&rng, (uint64_t)r.n);
+            // Were it sampled, nothing would be left.
+            const qn_sample_row row = {.score_only = true, .target = target, .temperature = 1,
+                                       .top_p = 0.5f, .n_logprobs = round % 21, .banned = &target,
+                                       .n_banned = 1, .allowed = (const uint32_t[32]){0}};
+            const qn_sample got = sample(&r, &row);
+            assert_int_equal(got.status, QN_OK);
+            assert_int_equal(got.id, target);
+            check_logprobs(r.logits, r.n, row.n_logprobs, &got);
+            const qn_sample_row greedy = {.top_p = 1, .n_logprobs = 20};
+            const qn_sample best = sample(&r, &greedy);
+            if (best.id == target) assert_memory_equal(&best.logprob, &got.logprob, sizeof got.logprob);
+            assert_int_equal(best.rank, 1);
+            qn_sample_row none = row;
+            none.n_logprobs = -1;
+            const qn_sample bare = sample(&r, &none);
+            assert_true(bare.id == target && bare.rank == 0 && bare.n_top == 0);
+        }
+        r.logits[0] = NAN;
+        const qn_sample_row row = {.score_only = true, .n_logprobs = 0};
+        assert_int_equal(sample(&r, &row).status, QN_ERR_NUMERIC);
         free_rig(&r);
     }
 }
@@ -446,7 +491,8 @@ static void test_extremes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),  cmocka_unit_test(test_changed_logits),
+        cmocka_unit_test(test_reference),  cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_changed_logits),
         cmocka_unit_test(test_each_change), cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_ties),       cmocka_unit_test(test_stateless),
         cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_extremes),

@@ -49,6 +49,16 @@ int32_t qn_fake_next(const int32_t *tokens, int32_t position, uint64_t seed, int
     return pick(h, seed, vocab_size);
 }
 
+static float score(uint64_t history, int32_t target) {
+    return -(float)(qn_hash_u64(history ^ (uint64_t)(uint32_t)target) % 10000) / 1000;
+}
+
+float qn_fake_logprob(const int32_t *tokens, int32_t position) {
+    uint64_t h = 1;
+    for (int32_t i = 0; i < position; i++) h = extend(h, tokens[i]);
+    return score(h, tokens[position]);
+}
+
 static qn_status fake_open(const qn_backend_options *options, qn_backend **out, qn_error *err) {
     (void)options;
     *out = malloc(sizeof **out);
@@ -127,6 +137,12 @@ static void run_sequence(qn_executable *x, const fake_step *step, const qn_plan_
         int32_t j = i - (s->query_len - s->n_logits);
         if (j < 0) continue;
         int32_t row = s->logit_start + j;
+        if (step->rows[row].score_only) {
+            int32_t target = step->rows[row].target;
+            x->samples[row] = (qn_sample){.id = target, .rank = 1,
+                                          .logprob = score(history, target)};
+            continue;
+        }
         int32_t id = pick(history, step->rows[row].seed, x->vocab_size);
         x->samples[row] = (qn_sample){.id = id, .logprob = -1};
         x->last[s->slot] = id;

@@ -20,5 +20,7 @@ void qn_fake_backend_set(qn_fake_options options);
 
 // The id that a request gets at `position`, given the tokens before it: for comparison.
 int32_t qn_fake_next(const int32_t *tokens, int32_t position, uint64_t seed, int32_t vocab_size);
+// The logprob that a row gives which only scores tokens[position].
+float qn_fake_logprob(const int32_t *tokens, int32_t position);
 
 #endif
