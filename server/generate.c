@@ -76,7 +76,6 @@ static void count_finish(qn_choice *c, qn_finish_label label, const qn_request_s
     qn_metrics_observe(m, QN_HIST_PREFILL, state->prefill_seconds);
     qn_metrics_observe(m, QN_HIST_DECODE, state->decode_seconds);
     qn_metrics_observe(m, QN_HIST_INFERENCE, state->prefill_seconds + state->decode_seconds);
-    qn_metrics_cached(m, (uint64_t)QN_MAX(state->n_cached, 0));
 }
 
 // The whole request failed after it had been admitted.

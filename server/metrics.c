@@ -33,7 +33,6 @@ struct qn_metrics {
     histogram hist[QN_N_HIST];
     atomic_uint_fast64_t finished[QN_N_FINISHED];
     atomic_uint_fast64_t rejected[QN_N_REJECT];
-    atomic_uint_fast64_t cached;
     atomic_uint_fast64_t http[QN_METRICS_MAX_HANDLERS][QN_COUNT(methods)][QN_COUNT(statuses)];
 };
 
@@ -166,10 +165,6 @@ void qn_metrics_rejected(qn_metrics *m, qn_reject_label label) {
     atomic_fetch_add_explicit(&m->rejected[label], 1, memory_order_relaxed);
 }
 
-void qn_metrics_cached(qn_metrics *m, uint64_t tokens) {
-    atomic_fetch_add_explicit(&m->cached, tokens, memory_order_relaxed);
-}
-
 void qn_metrics_http(qn_metrics *m, size_t handler, qn_str method, int status, double seconds) {
     size_t i = 0, k = 0;
     while (i < QN_COUNT(methods) - 1 && !qn_str_is(method, methods[i])) i++;
@@ -277,23 +272,92 @@ static void process_text(const qn_metrics *m, qn_buf *out) {
     qn_buf_printf(out, "process_start_time_seconds %.3f\n", m->started);
 }
 
-void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *info, const qn_engine_stats *stats,
-                     bool healthy, qn_buf *out) {
-    static const char *const finished[QN_N_FINISHED] = {"stop", "length", "abort", "error"};
-    static const char *const rejected[QN_N_REJECT] = {"queue_full", "draining", "too_long"};
-    gauge(m, out, "num_requests_running", "Requests in the batch.", stats->running);
-    gauge(m, out, "num_requests_waiting", "Requests that wait for the batch.", stats->waiting);
-    gauge(m, out, "kv_cache_usage_perc", "Part of the KV blocks in use, 0 to 1.", stats->kv_usage);
+static const struct {
+    const char *name, *phase, *help; // phase NULL: no such label
+} step_table[QN_N_STEP_HIST] = {
+    [QN_STEP_TOKENS] = {"iteration_tokens_total", NULL, "Tokens that a step computes."},
+    [QN_STEP_SEQS] = {"step_batch_size", NULL, "Sequences of a step."},
+    [QN_STEP_SCHEDULE] = {"step_duration_seconds", "schedule", "Time of a step's parts."},
+    [QN_STEP_FORWARD] = {"step_duration_seconds", "forward", NULL},
+    [QN_STEP_SAMPLE] = {"step_duration_seconds", "sample", NULL},
+};
+
+static void steps_text(const qn_metrics *m, const qn_engine_stats *stats, qn_buf *out) {
+    for (size_t i = 0; i < QN_N_STEP_HIST; i++) {
+        const qn_step_counts *h = &stats->hist[i];
+        const char *name = step_table[i].name;
+        // vLLM calls a histogram a total, which linters complain of: our own names are clean.
+        if (i == QN_STEP_TOKENS && strcmp(m->prefix, "quern_") == 0) name = "iteration_tokens";
+        if (step_table[i].help) head(out, m->prefix, name, "histogram", step_table[i].help);
+        char phase[32] = "";
+        if (step_table[i].phase) snprintf(phase, sizeof phase, ",phase=\"%s\"", step_table[i].phase);
+        size_t n;
+        const double *bounds = qn_step_hist_bounds((qn_step_hist)i, &n);
+        uint64_t sum = 0;
+        for (size_t k = 0; k <= n; k++) {
+            sum += h->counts[k];
+            qn_buf_printf(out, "%s%s_bucket{%s%s,le=\"", m->prefix, name, m->labels, phase);
+            if (k < n) qn_buf_printf(out, "%g", bounds[k]);
+            else qn_buf_puts(out, "+Inf");
+            qn_buf_printf(out, "\"} %llu\n", (unsigned long long)sum);
+        }
+        qn_buf_printf(out, "%s%s_sum{%s%s} %.17g\n%s%s_count{%s%s} %llu\n", m->prefix, name,
+                      m->labels, phase, h->sum, m->prefix, name, m->labels, phase,
+                      (unsigned long long)sum);
+    }
+}
+
+// What there is no adapter and no speculation for yet: dashboards find the names, and nothing in them.
+static void absent_text(const qn_metrics *m, qn_buf *out) {
+    head(out, m->prefix, "lora_requests_info", "gauge", "Adapters in use; the value is the time.");
+    qn_buf_printf(out, "%slora_requests_info{%s,max_lora=\"0\",running_lora_adapters=\"\","
+                  "waiting_lora_adapters=\"\"} %.3f\n", m->prefix, m->labels, qn_os_wall_time());
+    counter(m, out, "spec_decode_num_drafts_total", "Speculative drafts.", 0);
+    counter(m, out, "spec_decode_num_draft_tokens_total", "Draft tokens.", 0);
+    counter(m, out, "spec_decode_num_accepted_tokens_total", "Draft tokens that were accepted.", 0);
+    const char *name = "spec_decode_num_accepted_tokens_per_pos_total";
+    head(out, m->prefix, name, "counter", "Draft tokens that were accepted, by their place.");
+    qn_buf_printf(out, "%s%s{%s,position=\"0\"} 0\n", m->prefix, name, m->labels);
+}
+
+static void info_text(const qn_metrics *m, const qn_metrics_state *state, qn_buf *out) {
+    const qn_engine_info *info = state->info;
     head(out, m->prefix, "cache_config_info", "gauge", "The KV cache's configuration.");
-    qn_buf_printf(out, "%scache_config_info{%s,block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n",
-                  m->prefix, m->labels, info->block_size, info->n_blocks);
+    qn_buf_printf(out, "%scache_config_info{%s,block_size=\"%d\",cache_dtype=\"%s\","
+                  "enable_prefix_caching=\"%s\",num_gpu_blocks=\"%d\"} 1\n", m->prefix, m->labels,
+                  info->block_size, info->kv_dtype, info->prefix_caching ? "True" : "False",
+                  info->n_blocks);
     head(out, m->prefix, "build_info", "gauge", "What this is.");
     qn_buf_printf(out, "%sbuild_info{version=\"", m->prefix);
-    label_value(out, version);
+    label_value(out, state->version);
     qn_buf_puts(out, "\",backend=\"");
     label_value(out, info->backend ? info->backend : "");
     qn_buf_puts(out, "\"} 1\n");
-    gauge(m, out, "healthy", "1 while work makes progress and new requests are taken.", healthy);
+}
+
+static void health_text(const qn_metrics *m, const qn_metrics_state *state, qn_buf *out) {
+    static const char *const states[] = {"idle", "working", "stalled"};
+    gauge(m, out, "healthy", "1 while work makes progress and new requests are taken.",
+          state->healthy);
+    head(out, m->prefix, "watchdog_state", "gauge",
+         "1 for what the engine does: stalled is work and no step that ends.");
+    for (size_t i = 0; i < QN_COUNT(states); i++) {
+        qn_buf_printf(out, "%swatchdog_state{%s,state=\"%s\"} %d\n", m->prefix, m->labels, states[i],
+                      (size_t)state->watchdog == i);
+    }
+    gauge(m, out, "watchdog_silence_seconds", "Time since a step ended, while there is work.",
+          state->since_progress);
+}
+
+void qn_metrics_text(qn_metrics *m, const qn_metrics_state *state, qn_buf *out) {
+    static const char *const finished[QN_N_FINISHED] = {"stop", "length", "abort", "error"};
+    static const char *const rejected[QN_N_REJECT] = {"queue_full", "draining", "too_long"};
+    const qn_engine_stats *stats = &state->stats;
+    gauge(m, out, "num_requests_running", "Requests in the batch.", stats->running);
+    gauge(m, out, "num_requests_waiting", "Requests that wait for the batch.", stats->waiting);
+    gauge(m, out, "kv_cache_usage_perc", "Part of the KV blocks in use, 0 to 1.", stats->kv_usage);
+    info_text(m, state, out);
+    health_text(m, state, out);
     counter(m, out, "num_preemptions_total", "Requests put back to the queue.", stats->preemptions);
     counter(m, out, "prompt_tokens_total", "Prompt tokens processed.", stats->prompt_tokens);
     counter(m, out, "generation_tokens_total", "Tokens generated.", stats->generated_tokens);
@@ -302,8 +366,9 @@ void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *i
     counter(m, out, "prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
             stats->prefix_hits);
     counter(m, out, "prompt_tokens_cached_total", "Prompt tokens that were not computed again.",
-            load(&m->cached));
+            stats->cached_tokens);
     counter(m, out, "scheduler_steps_total", "Steps of the engine.", stats->steps);
+    absent_text(m, out);
     head(out, m->prefix, "request_success_total", "counter", "Finished requests.");
     for (size_t i = 0; i < QN_N_FINISHED; i++) {
         qn_buf_printf(out, "%srequest_success_total{%s,finished_reason=\"%s\"} %llu\n", m->prefix,
@@ -314,6 +379,7 @@ void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *i
         qn_buf_printf(out, "%sadmission_rejections_total{%s,reason=\"%s\"} %llu\n", m->prefix,
                       m->labels, rejected[i], (unsigned long long)load(&m->rejected[i]));
     }
+    steps_text(m, stats, out);
     abort_text(m, stats, out);
     for (size_t i = 0; i < QN_N_HIST; i++) histogram_text(m, (qn_hist)i, out);
 

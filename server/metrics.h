@@ -57,13 +57,22 @@ void qn_metrics_observe(qn_metrics *m, qn_hist h, double value);
 void qn_metrics_observe_many(qn_metrics *m, qn_hist h, double value, uint64_t count);
 void qn_metrics_finished(qn_metrics *m, qn_finish_label label);
 void qn_metrics_rejected(qn_metrics *m, qn_reject_label label);
-// Prompt tokens of a request that were not computed again.
-void qn_metrics_cached(qn_metrics *m, uint64_t tokens);
 // handler: index into the table; method: of the request.
 void qn_metrics_http(qn_metrics *m, size_t handler, qn_str method, int status, double seconds);
 
+// What the watchdog sees: no work; steps that end; work, and no step that ended for too long.
+typedef enum qn_watchdog { QN_WATCHDOG_IDLE, QN_WATCHDOG_WORKING, QN_WATCHDOG_STALLED } qn_watchdog;
+
+typedef struct qn_metrics_state {
+    const char *version;
+    const qn_engine_info *info;
+    qn_engine_stats stats;
+    qn_watchdog watchdog;
+    double since_progress; // seconds; 0 while there is no work
+    bool healthy;
+} qn_metrics_state;
+
 // Appends the exposition text (version 0.0.4).
-void qn_metrics_text(qn_metrics *m, const char *version, const qn_engine_info *info, const qn_engine_stats *stats,
-                     bool healthy, qn_buf *out);
+void qn_metrics_text(qn_metrics *m, const qn_metrics_state *state, qn_buf *out);
 
 #endif

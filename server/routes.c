@@ -371,16 +371,24 @@ static void detokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn
 
 // ---------------------------------------------------------------- operations
 
+// since: seconds since a step ended, while there is work.
+static qn_watchdog watch(const struct qn_server *s, const qn_engine_stats *stats, double *since) {
+    uint64_t now = qn_os_now_ns();
+    *since = 0;
+    if (!stats->has_work) return QN_WATCHDOG_IDLE;
+    if (now > stats->last_progress_ns) *since = (double)(now - stats->last_progress_ns) * 1e-9;
+    return *since > s->options.watchdog_seconds ? QN_WATCHDOG_STALLED : QN_WATCHDOG_WORKING;
+}
+
 bool qn_server_healthy(struct qn_server *s, const char **why) {
     if (atomic_load(&s->phase) != QN_PHASE_SERVE) {
         *why = "the server is shutting down";
         return false;
     }
     qn_engine_stats stats;
+    double since;
     qn_engine_get_stats(s->engine, &stats);
-    uint64_t now = qn_os_now_ns();
-    if (stats.has_work && now > stats.last_progress_ns &&
-        (double)(now - stats.last_progress_ns) * 1e-9 > s->options.watchdog_seconds) {
+    if (watch(s, &stats, &since) == QN_WATCHDOG_STALLED) {
         *why = "the engine has work and makes no progress";
         return false;
     }
@@ -415,13 +423,14 @@ static void metrics(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_st
     (void)head;
     (void)body;
     struct qn_server *s = l->server;
-    const char *why;
-    qn_engine_stats stats;
-    qn_engine_get_stats(s->engine, &stats);
-    stats.waiting += (int32_t)qn_pool_count(s->pool);
+    qn_metrics_state state = {.version = s->version, .info = s->info};
+    qn_engine_get_stats(s->engine, &state.stats);
+    state.watchdog = watch(s, &state.stats, &state.since_progress);
+    state.healthy = atomic_load(&s->phase) == QN_PHASE_SERVE && state.watchdog != QN_WATCHDOG_STALLED;
+    state.stats.waiting += (int32_t)qn_pool_count(s->pool);
     qn_buf *b = &l->scratch;
     qn_buf_clear(b);
-    qn_metrics_text(s->metrics, s->version, s->info, &stats, qn_server_healthy(s, &why), b);
+    qn_metrics_text(s->metrics, &state, b);
     if (b->failed) {
         respond_buf(l, c, b);
         return;
