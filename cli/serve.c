@@ -53,6 +53,10 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         qn_cli_error("%s", err.message);
         return 1;
     }
+    // The line about the API is the last: who waits for it finds all others.
+    if (qn_server_admin_port(s)) {
+        qn_logf(&f->log, QN_LOG_INFO, "admin port: http://127.0.0.1:%d", qn_server_admin_port(s));
+    }
     const char *name = o->names.n ? o->names.items[0] : info->name;
     bool v6 = strchr(o->host, ':') != NULL;
     if (o->uds) {
@@ -61,9 +65,6 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         qn_logf(&f->log, QN_LOG_INFO, "serving %s at http%s://%s%s%s:%d/v1", name,
                 o->ssl_cert ? "s" : "", v6 ? "[" : "", o->host,
                 v6 ? "]" : "", qn_server_port(s));
-    }
-    if (qn_server_admin_port(s)) {
-        qn_logf(&f->log, QN_LOG_INFO, "admin port: http://127.0.0.1:%d", qn_server_admin_port(s));
     }
     qn_status st = qn_server_run(s, &err);
     if (st != QN_OK) qn_cli_error("%s", err.message);
