@@ -11,6 +11,7 @@ static void linear_rows(const linear_args *a) {
     case QN_BF16: linear_bf16(a); break;
     case QN_Q8_0: linear_q8(a); break;
     case QN_Q4_0: linear_q4(a); break;
+    default: break;
     }
 }
 

@@ -13,6 +13,7 @@ size_t qn_cpu_panel_bytes(qn_dtype type, int32_t k) {
     case QN_BF16: bytes = n * PANEL_ROWS * 2; break;
     case QN_Q8_0: bytes = blocks * (Q8_BLOCK_BYTES + PANEL_ROWS * 2); break;
     case QN_Q4_0: bytes = blocks * (Q4_BLOCK_BYTES + PANEL_ROWS * 2); break;
+    default: break;
     }
     return (bytes + 63) & ~(size_t)63;
 }
@@ -74,6 +75,7 @@ void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row
     case QN_BF16: pack_u16(k, rows, row_bytes, n, panel); break;
     case QN_Q8_0: pack_blocks(k / QBLOCK, 8, 0x80808080u, rows, row_bytes, n, panel); break;
     case QN_Q4_0: pack_blocks(k / QBLOCK, 4, 0, rows, row_bytes, n, panel); break;
+    default: break;
     }
 }
 
@@ -111,5 +113,6 @@ void qn_cpu_panel_row(qn_dtype type, int32_t k, const uint8_t *panels, size_t st
         }
         break;
     }
+    default: break;
     }
 }

@@ -3,20 +3,25 @@
 
 #include "base/checked.h"
 
-#include <math.h>
 #include <string.h>
 #include <strings.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "block layouts are little-endian");
 
-enum { BLOCK = 32, Q8_0_BYTES = 34, Q4_0_BYTES = 18 };
-
 static const qn_dtype_info infos[] = {
-    {QN_F32, "f32", 1, 4},
-    {QN_F16, "f16", 1, 2},
-    {QN_BF16, "bf16", 1, 2},
-    {QN_Q8_0, "q8_0", BLOCK, Q8_0_BYTES},
-    {QN_Q4_0, "q4_0", BLOCK, Q4_0_BYTES},
+    {QN_F32, "f32", 1, 4, true},          {QN_F16, "f16", 1, 2, true},
+    {QN_Q4_0, "q4_0", 32, 18, true},      {QN_Q4_1, "q4_1", 32, 20, true},
+    {QN_Q5_0, "q5_0", 32, 22, true},      {QN_Q5_1, "q5_1", 32, 24, true},
+    {QN_Q8_0, "q8_0", 32, 34, true},      {QN_Q2_K, "q2_K", 256, 84, false},
+    {QN_Q3_K, "q3_K", 256, 110, false},   {QN_Q4_K, "q4_K", 256, 144, false},
+    {QN_Q5_K, "q5_K", 256, 176, false},   {QN_Q6_K, "q6_K", 256, 210, false},
+    {QN_IQ2_XXS, "iq2_xxs", 256, 66, false}, {QN_IQ2_XS, "iq2_xs", 256, 74, false},
+    {QN_IQ3_XXS, "iq3_xxs", 256, 98, false}, {QN_IQ1_S, "iq1_s", 256, 50, false},
+    {QN_IQ4_NL, "iq4_nl", 32, 18, false}, {QN_IQ3_S, "iq3_s", 256, 110, false},
+    {QN_IQ2_S, "iq2_s", 256, 82, false},  {QN_IQ4_XS, "iq4_xs", 256, 136, false},
+    {QN_IQ1_M, "iq1_m", 256, 56, false},  {QN_BF16, "bf16", 1, 2, true},
+    {QN_TQ1_0, "tq1_0", 256, 54, true},   {QN_TQ2_0, "tq2_0", 256, 66, true},
+    {QN_MXFP4, "mxfp4", 32, 17, true},
 };
 
 const qn_dtype_info *qn_dtype_get(uint32_t type) {
@@ -32,6 +37,8 @@ const qn_dtype_info *qn_dtype_by_name(const char *name) {
     }
     return NULL;
 }
+
+const qn_dtype_info *qn_dtype_at(size_t i) { return i < QN_COUNT(infos) ? &infos[i] : NULL; }
 
 const char *qn_dtype_gguf_name(uint32_t type) {
     // 4, 5, 31-33 and 36-38 were withdrawn from the format; files with them still exist.
@@ -101,102 +108,4 @@ uint16_t qn_f32_to_bf16(float f) {
     uint32_t u = bits_of(f);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u);
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-
-static uint16_t load16(const uint8_t *p) {
-    uint16_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static void store16(uint8_t *p, uint16_t v) { memcpy(p, &v, sizeof v); }
-
-void qn_dequantize_row(qn_dtype type, const void *src, float *dst, size_t n) {
-    const uint8_t *p = src;
-    switch (type) {
-    case QN_F32: memcpy(dst, src, n * sizeof *dst); break;
-    case QN_F16:
-        for (size_t i = 0; i < n; i++) dst[i] = qn_f16_to_f32(load16(p + 2 * i));
-        break;
-    case QN_BF16:
-        for (size_t i = 0; i < n; i++) dst[i] = qn_bf16_to_f32(load16(p + 2 * i));
-        break;
-    case QN_Q8_0:
-        for (size_t b = 0; b < n / BLOCK; b++, p += Q8_0_BYTES, dst += BLOCK) {
-            float d = qn_f16_to_f32(load16(p));
-            for (int i = 0; i < BLOCK; i++) dst[i] = d * (float)(int8_t)p[2 + i];
-        }
-        break;
-    case QN_Q4_0:
-        // Low nibbles are elements 0..15, high nibbles 16..31.
-        for (size_t b = 0; b < n / BLOCK; b++, p += Q4_0_BYTES, dst += BLOCK) {
-            float d = qn_f16_to_f32(load16(p));
-            for (int i = 0; i < BLOCK / 2; i++) {
-                dst[i] = d * (float)((p[2 + i] & 15) - 8);
-                dst[i + BLOCK / 2] = d * (float)((p[2 + i] >> 4) - 8);
-            }
-        }
-        break;
-    }
-}
-
-// 1/d, or 0 where the block is zero or too small for its reciprocal (such a d is 0 as binary16).
-static float reciprocal(float d) {
-    float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-    return isfinite(inverse) ? inverse : 0.0f;
-}
-
-static void quantize_q8_0(const float *x, uint8_t *block) {
-    float max = 0.0f;
-    bool finite = true;
-    for (int i = 0; i < BLOCK; i++) {
-        finite = finite && isfinite(x[i]);
-        max = fmaxf(max, fabsf(x[i]));
-    }
-    float d = max / 127.0f, inverse = reciprocal(d);
-    // A block that is not finite keeps that property: scale NaN, visible downstream.
-    store16(block, finite ? qn_f32_to_f16(d) : 0x7e00u);
-    for (int i = 0; i < BLOCK; i++) {
-        block[2 + i] = finite ? (uint8_t)(int8_t)roundf(x[i] * inverse) : 1;
-    }
-}
-
-static int q4_level(float x, float inverse) {
-    int q = (int)(x * inverse + 8.5f); // truncation makes it a round
-    return QN_MIN(QN_MAX(q, 0), 15);
-}
-
-static void quantize_q4_0(const float *x, uint8_t *block) {
-    float max = 0.0f;
-    bool finite = true;
-    for (int i = 0; i < BLOCK; i++) {
-        finite = finite && isfinite(x[i]);
-        if (fabsf(x[i]) > fabsf(max)) max = x[i];
-    }
-    float d = max / -8.0f, inverse = reciprocal(d);
-    store16(block, finite ? qn_f32_to_f16(d) : 0x7e00u);
-    for (int i = 0; i < BLOCK / 2; i++) {
-        int low = finite ? q4_level(x[i], inverse) : 9;
-        int high = finite ? q4_level(x[i + BLOCK / 2], inverse) : 9;
-        block[2 + i] = (uint8_t)(low | high << 4);
-    }
-}
-
-void qn_quantize_row(qn_dtype type, const float *src, void *dst, size_t n) {
-    uint8_t *p = dst;
-    switch (type) {
-    case QN_F32: memcpy(dst, src, n * sizeof *src); break;
-    case QN_F16:
-        for (size_t i = 0; i < n; i++) store16(p + 2 * i, qn_f32_to_f16(src[i]));
-        break;
-    case QN_BF16:
-        for (size_t i = 0; i < n; i++) store16(p + 2 * i, qn_f32_to_bf16(src[i]));
-        break;
-    case QN_Q8_0:
-        for (size_t b = 0; b < n / BLOCK; b++) quantize_q8_0(src + b * BLOCK, p + b * Q8_0_BYTES);
-        break;
-    case QN_Q4_0:
-        for (size_t b = 0; b < n / BLOCK; b++) quantize_q4_0(src + b * BLOCK, p + b * Q4_0_BYTES);
-        break;
-    }
 }

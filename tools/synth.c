@@ -293,6 +293,7 @@ static uint32_t file_type(qn_dtype type) {
     case QN_Q4_0: return 2;
     case QN_Q8_0: return 7;
     case QN_BF16: return 32;
+    default: break;
     }
     return 0;
 }

@@ -110,7 +110,7 @@ static void names(void **state) {
     }
     assert_null(qn_dtype_gguf_name(99));
     assert_null(qn_dtype_gguf_name(UINT32_MAX));
-    assert_null(qn_dtype_get(14));
+    assert_null(qn_dtype_get(15));
     assert_null(qn_dtype_get(UINT32_MAX));
     assert_int_equal(qn_dtype_by_name("Q8_0")->type, QN_Q8_0);
     assert_int_equal(qn_dtype_by_name("bf16")->type, QN_BF16);

@@ -108,7 +108,7 @@ static void hostile_names(void **state) {
     put_string(&b, "tensor\x1b[2J");
     put_u32(&b, 1);
     put_u64(&b, 256);
-    put_u32(&b, 14); // q6_K
+    put_u32(&b, 40); // nvfp4
     put_u64(&b, 0);
     while (b.len % 32) qn_buf_putc(&b, '\0');
     assert_false(b.failed);
@@ -122,7 +122,7 @@ static void hostile_names(void **state) {
     assert_int_equal(o.code, 0);
     assert_true(safe_for_terminal(o.out));
     assert_non_null(strstr(o.out, "name\\x1b]0;title\\x07"));
-    assert_non_null(strstr(o.out, "q6_K"));
+    assert_non_null(strstr(o.out, "nvfp4"));
     assert_non_null(strstr(o.out, "key 'general.architecture' is missing"));
     done(&o);
     o = CALL(qn_cli_inspect, "inspect", path, "--json");
