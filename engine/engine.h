@@ -111,6 +111,10 @@ typedef struct qn_request {
     float temperature, top_p, min_p;
     int32_t top_k;
     int32_t n_logprobs; // -1: none
+    // Of each prompt token, and of the n most likely in its place: see qn_engine_prompt_logprobs. The
+    // whole prompt is computed, whatever the prefix cache has; not together with fork_of.
+    bool prompt_logprobs;
+    int32_t n_prompt_logprobs; // n: at most QN_MAX_TOP_LOGPROBS
     // What follows is applied before the temperature, in the order of backend/sampling.h; all copied.
     float repetition_penalty; // over prompt and output; 0 or 1: off
     float presence_penalty, frequency_penalty; // -2 to 2; over the output
@@ -127,6 +131,9 @@ typedef struct qn_request {
 
 enum {
     QN_MAX_REPETITION_PENALTY = 100,
+    // What one request may ask for: n_prompt times (1 + n_prompt_logprobs). And all that live together.
+    QN_MAX_PROMPT_LOGPROBS = 1 << 17,
+    QN_MAX_LIVE_PROMPT_LOGPROBS = 1 << 22,
     QN_MAX_BIASES = 1024,
     QN_MAX_BAD_WORDS = 256,
     QN_MAX_BAD_WORD_IDS = 32,
@@ -171,9 +178,26 @@ typedef struct qn_request_state {
 qn_status qn_engine_read(qn_engine *e, uint64_t handle, qn_token_event *events, size_t max,
                          size_t *n, qn_request_state *state);
 
+typedef struct qn_token_score {
+    int32_t id;   // -1: nothing here (fewer ids have a finite logit)
+    int32_t rank; // 1 + how many ids have a larger logit; of the most likely ones their place
+    float logprob;
+} qn_token_score;
+
+typedef struct qn_prompt_logprobs {
+    int32_t n_prompt, n_top;
+    // [n_prompt][1 + n_top]: a prompt token given those before it, then the most likely in its place,
+    // descending. Nothing comes before the first token: its row says nothing.
+    const qn_token_score *scores;
+} qn_prompt_logprobs;
+
+// For a request with prompt_logprobs: complete as soon as its first token can be read (QN_ERR_BUSY
+// before). Valid until the handle is released. QN_ERR_NOT_FOUND: stale handle, or not asked for.
+qn_status qn_engine_prompt_logprobs(qn_engine *e, uint64_t handle, qn_prompt_logprobs *out);
+
 // Teacher-forced logits, for tests and measuring: runs ids alone through the engine's own path in
 // chunks of at most `chunk` rows (0: the largest) and hands each row's logits to the callback, in
-// order. Blocks; only while no request runs and none has left KV in the prefix cache (QN_ERR_BUSY).
+// order. Blocks; only while no request runs (QN_ERR_BUSY). Empties the prefix cache.
 qn_status qn_engine_logits(qn_engine *e, const int32_t *ids, int32_t n, int32_t chunk,
                            void (*row)(void *user, int32_t index, const float *logits), void *user,
                            qn_error *err);

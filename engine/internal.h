@@ -44,11 +44,14 @@ typedef struct request {
     bool done;
     bool in_mailbox; // its handle waits in the mailbox
     qn_request params; // prompt and stop_ids point to the copies below
-    int32_t *prompt;   // freed once the scheduler has copied it, unless there are penalties
+    int32_t *prompt;   // freed once the scheduler has copied it, unless penalties or scores need it
     int32_t stop_ids[2 * QN_MAX_STOP_IDS];
     int32_t n_stop_ids; // the effective ones
     char salt[QN_SCHED_MAX_SALT];
     uint64_t seed;
+    // Prompt logprobs, [n_prompt][1 + n_top]; NULL unless wanted. The first n_scored rows are there.
+    qn_token_score *scores;
+    int32_t n_scored;
     // The sampling fields' memory; params, allowed and bans point into it.
     int32_t *sampling;
     uint32_t *allowed; // bit mask; NULL: all
@@ -56,7 +59,7 @@ typedef struct request {
     int32_t *bans;
     int32_t n_bans; // of the first two
     bool has_penalties, needs_output;
-    bool counted; // in n_needs_output
+    bool counted; // in n_needs_output and n_scoring
     bool nothing_left; // the sampler said so
     qn_mailbox *mailbox;
     // Output, guarded by lock.
@@ -109,6 +112,7 @@ struct qn_engine {
     qn_sched_event *events; // [cap_events]
     size_t cap_events;
     int32_t n_needs_output; // requests that the scheduler knows (invariant 6); the engine thread's
+    int32_t n_scoring;      // those of them that want prompt logprobs; the same
     step_fit fit;
 
     pthread_mutex_t lock;
@@ -126,6 +130,7 @@ struct qn_engine {
     int64_t max_queued_tokens;
     int32_t queued;         // submitted or waiting in the scheduler
     int64_t queued_tokens;  // their prompts'
+    int64_t live_scores;    // scores_size of all requests
     int64_t pending_tokens; // of those that are still in `submits`
     qn_engine_stats stats;
 };
@@ -151,6 +156,16 @@ qn_status sampling_check(const qn_engine *e, const qn_request *q, qn_error *err)
 qn_status sampling_copy(const qn_engine *e, request *r, qn_error *err);
 // What the sampler needs for the token at `position`. The engine thread's.
 void sampling_row(request *r, int32_t position, qn_sample_row *row);
+
+// scores.c
+qn_status scores_check(const qn_request *q, qn_error *err);
+int64_t scores_size(const qn_request *q); // elements
+qn_status scores_reserve(request *r, qn_error *err);
+// True where the row that predicts `position` is one that scores: *row is then filled. The engine
+// thread's.
+bool scores_row(const request *r, int32_t position, qn_sample_row *row);
+// Takes the scores out of a step's samples, before the scheduler commits it.
+void scores_take(qn_engine *e, const engine_step *step, const qn_sample *samples);
 
 // stats.c
 void step_stats_add(qn_engine_stats *stats, qn_step_hist which, double value);

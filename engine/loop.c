@@ -132,6 +132,7 @@ static void add_request(qn_engine *e, uint64_t handle) {
         .cache_salt = r->salt,
         .cache_salt_len = r->params.cache_salt_len,
         .skip_cache_read = r->params.skip_cache_read,
+        .prompt_logits = r->scores != NULL,
         .fork_of = r->params.fork_of,
     };
     qn_error err = {0};
@@ -141,9 +142,10 @@ static void add_request(qn_engine *e, uint64_t handle) {
         r->added = false;
         finish_request(e, r, QN_DONE_ERROR, -1, &err, engine_now());
     } else {
-        r->counted = r->needs_output;
-        e->n_needs_output += r->counted;
-        if (!r->has_penalties) {
+        r->counted = true;
+        e->n_needs_output += r->needs_output;
+        e->n_scoring += r->scores != NULL;
+        if (!r->has_penalties && !r->scores) {
             free(r->prompt);
             r->prompt = NULL;
         }
@@ -252,6 +254,7 @@ static void end_step(qn_engine *e) {
             e->results[i].ok = result.samples[i].status == QN_OK;
         }
         note_nothing_left(e, step->plan, result.samples);
+        scores_take(e, step, result.samples);
         qn_sched_commit(e->sched, step->plan, e->results, now);
         step->schedule_seconds += engine_now() - now;
     } else {
@@ -290,12 +293,7 @@ static void run_job(qn_engine *e, logits_job *job) {
     int32_t n_blocks = QN_CEIL_DIV(job->n, e->limits.block_size);
     float *logits = malloc((size_t)e->info.vocab_size * sizeof *logits);
     job->status = logits ? QN_OK : qn_fail(job->err, QN_ERR_NOMEM, "out of memory");
-    qn_sched_stats stats;
-    qn_sched_stats_get(e->sched, &stats);
-    for (int32_t g = 0; g < p->n_groups && job->status == QN_OK; g++) {
-        if (stats.blocks_cached[g] == 0) continue;
-        job->status = qn_fail(job->err, QN_ERR_BUSY, "the prefix cache holds blocks of earlier requests");
-    }
+    qn_sched_clear_cache(e->sched); // their blocks are written over
     for (int32_t g = 0; g < p->n_groups && job->status == QN_OK; g++) {
         if (n_blocks > e->limits.n_blocks[g]) {
             job->status = qn_fail(job->err, QN_ERR_LIMIT, "%d tokens need %d blocks, KV group %d has "

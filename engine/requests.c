@@ -28,11 +28,13 @@ static void free_buffers(request *r) {
     free(r->prompt);
     free(r->sampling);
     free(r->ids);
+    free(r->scores);
     free(r->logprobs);
     free(r->top_ids);
     free(r->top_logprobs);
     r->prompt = r->ids = r->top_ids = r->sampling = NULL;
     r->logprobs = r->top_logprobs = NULL;
+    r->scores = NULL;
 }
 
 void requests_destroy(qn_engine *e) {
@@ -52,6 +54,7 @@ request *request_find(qn_engine *e, uint64_t handle) {
 
 // Under lock: both sides are through with it.
 static void free_request(qn_engine *e, request *r) {
+    e->live_scores -= scores_size(&r->params);
     free_buffers(r);
     uint32_t generation = r->generation + 1;
     *r = (request){.generation = generation ? generation : 1};
@@ -91,7 +94,10 @@ void finish_request(qn_engine *e, request *r, qn_outcome outcome, int32_t stop_i
     if (error) r->error = *error;
     free(r->prompt);
     r->prompt = NULL;
-    if (r->counted) e->n_needs_output--;
+    if (r->counted) {
+        e->n_needs_output -= r->needs_output;
+        e->n_scoring -= r->scores != NULL;
+    }
     r->counted = false;
     switch (outcome) {
     case QN_DONE_STOP: e->stats.finished_stop++; break;
@@ -137,7 +143,8 @@ static qn_status check(const qn_engine *e, const qn_request *q, qn_error *err) {
     if (q->cache_salt_len > QN_SCHED_MAX_SALT) {
         return qn_fail(err, QN_ERR_INVALID, "cache_salt must be at most %d bytes", QN_SCHED_MAX_SALT);
     }
-    return sampling_check(e, q, err);
+    qn_status st = scores_check(q, err);
+    return st == QN_OK ? sampling_check(e, q, err) : st;
 }
 
 // The room for the output is reserved now; untouched pages cost nothing.
@@ -171,9 +178,12 @@ static qn_status reserve(const qn_engine *e, request *r, qn_error *err) {
     r->params.prompt = r->prompt;
     r->params.stop_ids = r->stop_ids;
     qn_status st = sampling_copy(e, r, err);
+    if (st == QN_OK) st = scores_reserve(r, err);
     if (st != QN_OK) free_buffers(r);
     return st;
 }
+
+static const char too_many_scores[] = "too many prompt_logprobs are under way, try again later";
 
 qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbox, uint64_t *handle,
                            qn_error *err) {
@@ -183,9 +193,11 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
     pthread_mutex_lock(&e->lock);
     bool full = e->queued >= e->max_queued || e->n_free == 0 ||
                 e->queued_tokens + q->n_prompt > e->max_queued_tokens;
-    if (full) e->stats.rejected++;
+    bool many = scores_size(q) > QN_MAX_LIVE_PROMPT_LOGPROBS - e->live_scores;
+    if (full || many) e->stats.rejected++;
     pthread_mutex_unlock(&e->lock);
     if (full) return qn_fail(err, QN_ERR_BUSY, "the queue is full, try again later");
+    if (many) return qn_fail(err, QN_ERR_BUSY, "%s", too_many_scores);
 
     request fresh = {.used = true, .params = *q, .mailbox = mailbox, .stop_id = -1};
     st = reserve(e, &fresh, err);
@@ -202,6 +214,9 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
     } else if (e->n_free == 0 || e->queued >= e->max_queued) {
         e->stats.rejected++;
         st = qn_fail(err, QN_ERR_BUSY, "the queue is full, try again later");
+    } else if (scores_size(q) > QN_MAX_LIVE_PROMPT_LOGPROBS - e->live_scores) {
+        e->stats.rejected++;
+        st = qn_fail(err, QN_ERR_BUSY, "%s", too_many_scores);
     } else {
         request *r = &e->requests[e->free_list[--e->n_free]];
         fresh.generation = r->generation;
@@ -211,6 +226,7 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
         *handle = request_handle(e, r);
         qn_queue_push(e->submits, *handle); // as long as the table: never full
         e->queued++;
+        e->live_scores += scores_size(q);
         e->queued_tokens += q->n_prompt;
         e->pending_tokens += q->n_prompt;
         // Idle time is no lack of progress: the watchdog's clock starts with the work.

@@ -147,6 +147,7 @@ static int32_t add_bad_words(request *r, int32_t n_output) {
 
 void sampling_row(request *r, int32_t position, qn_sample_row *row) {
     const qn_request *q = &r->params;
+    if (scores_row(r, position, row)) return;
     const int32_t n_output = QN_MIN(position - q->n_prompt, r->n);
     *row = (qn_sample_row){
         .seed = r->seed,

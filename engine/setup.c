@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+// With few sequences too, prompts whose every token is scored are computed in chunks.
+enum { MIN_LOGIT_ROWS = 16 };
+
 double engine_now(void) { return (double)qn_os_now_ns() * 1e-9; }
 
 const qn_engine_info *qn_engine_get_info(const qn_engine *e) { return &e->info; }
@@ -247,7 +250,7 @@ static qn_status open_all(qn_engine *e, const char *path, const qn_engine_option
     l->block_size = or_default(o->block_size, 16);
     l->max_seqs = or_default(o->max_num_seqs, 64);
     l->max_rows = QN_MAX(or_default(o->max_num_batched_tokens, 512), l->max_seqs);
-    l->max_logits = l->max_seqs;
+    l->max_logits = QN_MIN(l->max_rows, QN_MAX(l->max_seqs, (int32_t)MIN_LOGIT_ROWS));
     l->max_len = or_default(o->max_model_len, m->context_length);
     l->kv_dtype = o->kv_dtype;
     if (l->max_len > m->context_length) {

@@ -23,7 +23,7 @@ typedef struct item {
     int32_t tokens[MAX_PROMPT + MAX_OUTPUT]; // the prompt, then what came
     int32_t n_prompt, n;
     uint64_t handle, seed;
-    bool cancel;
+    bool cancel, scored;
     qn_request_state state;
 } item;
 
@@ -41,13 +41,15 @@ static void submit(qn_engine *e, item *it, qn_mailbox *box, qn_rng *rng, int32_t
     it->n_prompt = 1 + (int32_t)qn_rng_below(rng, MAX_PROMPT);
     it->seed = qn_rng_next(rng);
     it->cancel = qn_rng_below(rng, 6) == 0;
+    it->scored = it->seed % 3 == 0;
     for (int32_t i = 0; i < it->n_prompt; i++) {
         it->tokens[i] = (int32_t)qn_rng_below(rng, (uint64_t)vocab);
     }
     const qn_request r = {.prompt = it->tokens, .n_prompt = it->n_prompt,
                           .max_tokens = 1 + (int32_t)qn_rng_below(rng, MAX_OUTPUT),
                           .ignore_eos = true, .has_seed = true, .seed = it->seed, .top_p = 1,
-                          .temperature = 1, .n_logprobs = -1};
+                          .temperature = 1, .n_logprobs = -1,
+                          .prompt_logprobs = it->scored};
     qn_error err = {0};
     if (qn_engine_submit(e, &r, box, &it->handle, &err) != QN_OK) fail_msg("%s", err.message);
 }
@@ -57,6 +59,23 @@ static void check_tokens(const item *it, int32_t vocab) {
     for (int32_t i = 0; i < it->n; i++) {
         int32_t at = it->n_prompt + i;
         assert_int_equal(it->tokens[at], qn_fake_next(it->tokens, at, it->seed, vocab));
+    }
+}
+
+// The whole prompt has its scores, in place, as soon as there is a token.
+static void check_scores(qn_engine *e, const item *it) {
+    qn_prompt_logprobs p;
+    const qn_status st = qn_engine_prompt_logprobs(e, it->handle, &p);
+    if (!it->scored) {
+        assert_int_equal(st, QN_ERR_NOT_FOUND);
+        return;
+    }
+    if (it->n == 0) return;
+    assert_int_equal(st, QN_OK);
+    assert_int_equal(p.n_prompt, it->n_prompt);
+    for (int32_t i = 1; i < p.n_prompt; i++) {
+        assert_int_equal(p.scores[i].id, it->tokens[i]);
+        assert_true(p.scores[i].logprob == qn_fake_logprob(it->tokens, i));
     }
 }
 
@@ -86,6 +105,7 @@ static uint64_t run_all(const qn_backend_api *api, int32_t n_blocks, int32_t fai
             errors += it->state.outcome == QN_DONE_ERROR;
             assert_true(it->state.outcome == QN_DONE_LENGTH || it->cancel || fail_every);
             check_tokens(it, vocab);
+            check_scores(e, it);
             qn_engine_release(e, it->handle);
             it->handle = 0;
             over++;
