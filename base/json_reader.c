@@ -26,6 +26,7 @@ void qn_json_open(qn_json_reader *r, const char *data, size_t len) {
 void qn_json_close(qn_json_reader *r) { qn_buf_free(&r->scratch); }
 
 static qn_status bad(qn_json_reader *r, qn_error *err, const char *what) {
+    r->problem = what;
     return qn_fail(err, QN_ERR_FORMAT, "JSON: %s at byte %zu", what, (size_t)(r->p - r->start));
 }
 
@@ -51,6 +52,7 @@ static int hex4(const char *p, const char *end, uint32_t *out) {
 // p stands behind the opening quote.
 static qn_status read_string(qn_json_reader *r, qn_error *err) {
     const char *s = r->p;
+    r->half_surrogate = false;
     while (s < r->end && *s != '"' && *s != '\\' && (unsigned char)*s >= 0x20) s++;
     if (s < r->end && *s == '"') {
         r->text = (qn_str){r->p, (size_t)(s - r->p)};
@@ -97,7 +99,10 @@ static qn_status read_string(qn_json_reader *r, qn_error *err) {
             }
             char utf8[4];
             size_t n = qn_utf8_encode(cp, utf8);
-            if (n == 0) n = qn_utf8_encode(0xfffd, utf8);
+            if (n == 0) {
+                r->half_surrogate = true;
+                n = qn_utf8_encode(0xfffd, utf8);
+            }
             qn_buf_append(&r->scratch, utf8, n);
             continue;
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pull reader over a JSON text in memory, for files too large or too hostile for a document tree
 // (tokenizer.json, safetensors headers). No allocation but for strings with escapes and numbers of
-// 64 characters or more, no recursion. Requests and small configurations use jansson.
+// 64 characters or more, no recursion. For requests and small configurations: base/json_tree.h.
 #ifndef QN_BASE_JSON_READER_H
 #define QN_BASE_JSON_READER_H
 
@@ -32,6 +32,8 @@ typedef struct qn_json_reader {
     qn_str text;       // valid until the next call
     double number;
     int depth;
+    bool half_surrogate; // in the text: an escape of one became U+FFFD
+    const char *problem; // after QN_ERR_FORMAT: what it is, without the place
     // Private: what is open at each depth, whether a value or a comma is due, unescaped text.
     char open[QN_JSON_MAX_DEPTH];
     int state;

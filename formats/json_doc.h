@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small JSON texts as jansson documents, safely: jansson parses recursively and takes duplicate
-// members, so both are dealt with here. For large texts: base/json_reader.h.
+// Small JSON texts as jansson documents. For large texts: base/json_reader.h.
 #ifndef QN_FORMATS_JSON_DOC_H
 #define QN_FORMATS_JSON_DOC_H
 

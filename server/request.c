@@ -2,6 +2,7 @@
 #include "server/request.h"
 
 #include "base/checked.h"
+#include "base/json_tree.h"
 #include "engine/engine.h"
 
 #include <math.h>
@@ -45,15 +46,12 @@ static bool within_caps(const char *body, size_t len, qn_api_error *err) {
 
 json_t *qn_request_json(const char *body, size_t len, qn_api_error *err) {
     if (!within_caps(body, len, err)) return NULL;
-    json_error_t e;
-    json_t *root = json_loadb(body, len, JSON_REJECT_DUPLICATES, &e);
-    if (!root) {
-        enum json_error_code code = json_error_code(&e);
-        if (code == json_error_out_of_memory) qn_api_fail(err, 503, NULL, "out of memory");
-        else qn_api_fail(err, 400, NULL, "the body is not valid JSON: line %d, column %d: %s", e.line,
-                         e.column, e.text);
-        return NULL;
-    }
+    json_t *root;
+    qn_error why = {0};
+    qn_status st = qn_json_tree(body, len, &root, &why);
+    if (st == QN_ERR_NOMEM) qn_api_fail(err, 503, NULL, "out of memory");
+    else if (st != QN_OK) qn_api_fail(err, 400, NULL, "the body is not valid JSON: %s", why.message);
+    if (st != QN_OK) return NULL;
     if (!json_is_object(root)) {
         qn_api_fail(err, 400, NULL, "the body must be a JSON object");
         json_decref(root);

@@ -3,6 +3,7 @@
 // special tokens.
 #include "tokenizer/internal.h"
 
+#include "base/json_tree.h"
 #include "base/os.h"
 
 #include <jansson.h>
@@ -16,7 +17,6 @@ static qn_status read_config(const char *dir, const char *name, json_t **out, qn
     char *data = NULL;
     size_t size;
     qn_buf path = {0};
-    json_error_t je;
     *out = NULL;
     if (!qn_buf_printf(&path, "%s/%s", dir, name))
         return qn_fail(err, QN_ERR_NOMEM, "out of memory");
@@ -25,13 +25,14 @@ static qn_status read_config(const char *dir, const char *name, json_t **out, qn
     if (qn_os_exists(path.data, &is_dir) && !is_dir) {
         st = qn_os_read_file(path.data, MAX_CONFIG, &data, &size, err);
         if (st == QN_OK) {
-            *out = json_loadb(data, size, 0, &je);
-            if (!json_is_object(*out)) {
-                st = qn_fail(err, QN_ERR_FORMAT, "%s: %s", path.data,
-                             *out ? "not an object" : je.text);
+            qn_error why = {0};
+            st = qn_json_tree(data, size, out, &why);
+            if (st == QN_OK && !json_is_object(*out)) {
+                st = qn_fail(&why, QN_ERR_FORMAT, "not an object");
                 json_decref(*out);
                 *out = NULL;
             }
+            if (st != QN_OK) qn_fail(err, st, "%s: %s", path.data, why.message);
             free(data);
         }
     }

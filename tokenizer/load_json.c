@@ -4,6 +4,7 @@
 #include "tokenizer/internal.h"
 
 #include "base/json_reader.h"
+#include "base/json_tree.h"
 #include "base/utf8.h"
 #include "tokenizer/json_parts.h"
 
@@ -49,16 +50,15 @@ static qn_status take_part(qn_json_reader *r, part *out, qn_error *err) {
 }
 
 static qn_status parse_tree(loader *l, const part *p, const char *name, json_t **out) {
-    json_error_t je;
     *out = NULL;
     if (!p->data) return QN_OK;
     if (p->len > MAX_PART) {
         return qn_fail(l->err, QN_ERR_LIMIT, "'%s' has %zu bytes (limit %d)", name, p->len,
                        MAX_PART);
     }
-    *out = json_loadb(p->data, p->len, JSON_DECODE_ANY, &je);
-    if (!*out) return qn_fail(l->err, QN_ERR_FORMAT, "'%s': %s", name, je.text);
-    return QN_OK;
+    qn_error why = {0};
+    qn_status st = qn_json_tree(p->data, p->len, out, &why);
+    return st == QN_OK ? st : qn_fail(l->err, st, "'%s': %s", name, why.message);
 }
 
 static qn_status whole_number(loader *l, const qn_json_reader *r, size_t *out) {

@@ -2,6 +2,7 @@
 // The pull reader against a table, and against jansson on mutated documents.
 #include "base/checked.h"
 #include "base/json_reader.h"
+#include "base/json_tree.h"
 #include "base/philox.h"
 
 #include <jansson.h>
@@ -283,11 +284,80 @@ static void test_against_jansson(void **state) {
     assert_true(refused > 20000);
 }
 
+// The tree refuses what jansson refuses with the same flags, and else reads the same.
+static void test_tree_against_jansson(void **state) {
+    (void)state;
+    const char *env = getenv("QN_SEED");
+    qn_rng rng = {.key = env ? strtoull(env, NULL, 0) : (uint64_t)time(NULL)};
+    print_message("QN_SEED=%llu\n", (unsigned long long)rng.key);
+    int accepted = 0, refused = 0;
+    for (int round = 0; round < 50000; round++) {
+        char text[512];
+        const char *from = seeds[qn_rng_below(&rng, QN_COUNT(seeds))];
+        size_t len = strlen(from);
+        memcpy(text, from, len);
+        len = mutate(&rng, text, len, sizeof text);
+        char *exact = malloc(len ? len : 1);
+        assert_non_null(exact);
+        memcpy(exact, text, len);
+        json_error_t e;
+        json_t *theirs = json_loadb(exact, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &e), *ours;
+        qn_error err = {0};
+        qn_status st = qn_json_tree(exact, len, &ours, &err);
+        assert_int_equal(err.status, st);
+        if (st != QN_ERR_LIMIT) {
+            if ((st == QN_OK) != (theirs != NULL)) {
+                fail_msg("%.*s: jansson %s, tree %s", (int)len, text, theirs ? "accepts" : e.text,
+                         st == QN_OK ? "accepts" : err.message);
+            }
+            if (theirs && !json_equal(theirs, ours)) fail_msg("%.*s: values differ", (int)len, text);
+            accepted += theirs != NULL;
+            refused += theirs == NULL;
+        }
+        json_decref(theirs);
+        json_decref(ours);
+        free(exact);
+    }
+    assert_true(accepted > 2000);
+    assert_true(refused > 10000);
+}
+
+static void test_tree_errors(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *what;
+    } cases[] = {
+        {"", "line 1, column 1: unexpected end"},
+        {"{\"a\":1,\n \"a\":2}", "line 2, column 6: a member comes twice"},
+        {"[1,\n\n9223372036854775808]", "line 3, column 20: an integer is too big"},
+        {"[1e999]", "line 1, column 7: a number is too big"},
+        {"[\"\\u0000\"]", "line 1, column 10: a string holds a NUL"},
+        {"[\"\\ud800\"]", "line 1, column 10: half of a surrogate pair"},
+        {"[\"\xff\"]", "line 1, column 5: a string is not UTF-8"},
+        {"{\"\xff\":1}", "line 1, column 6: a string is not UTF-8"},
+        {"[] x", "line 1, column 4: text after the document"},
+    };
+    for (size_t i = 0; i < QN_COUNT(cases); i++) {
+        json_t *v;
+        qn_error err = {0};
+        assert_int_equal(qn_json_tree(cases[i].text, strlen(cases[i].text), &v, &err), QN_ERR_FORMAT);
+        assert_null(v);
+        assert_string_equal(err.message, cases[i].what);
+    }
+    static const char least[] = "-9223372036854775808";
+    json_t *v;
+    assert_int_equal(qn_json_tree(least, sizeof least - 1, &v, NULL), QN_OK);
+    assert_true(json_integer_value(v) == INT64_MIN);
+    json_decref(v);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),   cmocka_unit_test(test_strings),
         cmocka_unit_test(test_numbers), cmocka_unit_test(test_depth),
         cmocka_unit_test(test_skip),    cmocka_unit_test(test_against_jansson),
+        cmocka_unit_test(test_tree_against_jansson),
+        cmocka_unit_test(test_tree_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
