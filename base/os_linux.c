@@ -45,7 +45,8 @@ qn_status qn_os_map_open(const char *path, qn_os_map *map, qn_error *err) {
         if (p == MAP_FAILED) {
             int e = errno;
             close(fd);
-            return qn_fail(err, QN_ERR_IO, "%s: cannot map: %s", path, strerror(e));
+            return qn_fail(err, e == ENOMEM ? QN_ERR_NOMEM : QN_ERR_IO, "%s: cannot map: %s", path,
+                           strerror(e));
         }
         map->data = p;
         map->size = (size_t)st.st_size;

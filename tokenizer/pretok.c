@@ -94,6 +94,9 @@ static qn_status compile(const char *pattern, size_t len, bool literal, pcre2_co
     uint32_t options = literal ? PCRE2_LITERAL | PCRE2_UTF
                                : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     *code = pcre2_compile((PCRE2_SPTR)pattern, len, options, &number, &offset, NULL);
+    if (!*code && number == PCRE2_ERROR_HEAP_FAILED) {
+        return qn_fail(err, QN_ERR_NOMEM, "out of memory for a pattern");
+    }
     if (!*code) {
         char text[128] = "";
         pcre2_get_error_message(number, (PCRE2_UCHAR *)text, sizeof text);
