@@ -57,9 +57,10 @@ static bool check_seq(const qn_sched *s, const qn_seq *x, const char **reason) {
         for (int32_t i = 0; has_slot && i < x->n_table[g]; i++) {
             int32_t id = qn_seq_table(s, x, g)[i];
             REQUIRE((i < x->first_live[g]) == (id == -1) && id < c->n_blocks[g], "4: table entry");
-            REQUIRE(id < 0 || s->pools[g].refs[id] >= 1, "4: a table holds a free block");
+            REQUIRE(id < 0 || s->pools[g].blocks[id].refs >= 1, "4: a table holds a free block");
             if (id >= 0) s->seen[g][id]++;
-            REQUIRE(id < 0 || (i + 1) * c->block_size <= x->n_computed || s->pools[g].name[id] < 0,
+            REQUIRE(id < 0 || (i + 1) * c->block_size <= x->n_computed ||
+                        s->pools[g].blocks[id].name < 0,
                     "13: a block that is not full has a name");
         }
         REQUIRE(x->state == QN_SEQ_FREE ||
@@ -92,7 +93,7 @@ static bool check_references(const qn_sched *s, const char **reason) {
     for (int32_t g = 0; g < c->n_groups; g++) {
         REQUIRE(qn_block_pool_check(&s->pools[g]), "4: block pool");
         for (int32_t i = 0; i < c->n_blocks[g]; i++) {
-            REQUIRE(s->seen[g][i] == s->pools[g].refs[i], "4: blocks lost");
+            REQUIRE(s->seen[g][i] == s->pools[g].blocks[i].refs, "4: blocks lost");
         }
     }
     REQUIRE(qn_prefix_cache_check(&s->cache), "13: prefix cache");

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LINE = 64 }; // bytes of a cache line
+
 struct qn_prefix_salt {
     qn_prefix_salt *in_bucket;
     uint64_t hash;
@@ -41,16 +43,20 @@ bool qn_prefix_cache_init(qn_prefix_cache *c, qn_block_pool *pools, const qn_kv_
     size_t n = (size_t)c->n_nodes, n_tokens, n_buckets = places(2 * (int64_t)c->n_nodes);
     if (!qn_mul_size(n, (size_t)block_size, &n_tokens)) return false;
     c->nodes = calloc(n, sizeof *c->nodes);
-    c->tokens = calloc(n_tokens, sizeof *c->tokens);
+    c->entries = calloc(n, sizeof *c->entries);
+    c->token_memory = calloc(n_tokens + LINE / sizeof *c->tokens, sizeof *c->tokens);
     c->free_nodes = calloc(n, sizeof *c->free_nodes);
     c->buckets = calloc(n_buckets, sizeof *c->buckets);
     c->keys = calloc((size_t)block_size + 1, sizeof *c->keys);
     size_t n_salt_places = places(n_salts);
     c->salts = calloc(n_salt_places, sizeof(qn_prefix_salt *));
-    if (!c->nodes || !c->tokens || !c->free_nodes || !c->buckets || !c->keys || !c->salts) {
+    if (!c->nodes || !c->entries || !c->token_memory || !c->free_nodes || !c->buckets || !c->keys ||
+        !c->salts) {
         qn_prefix_cache_free(c);
         return false;
     }
+    uintptr_t beyond = (uintptr_t)c->token_memory % LINE;
+    c->tokens = c->token_memory + (beyond ? (LINE - beyond) / sizeof *c->tokens : 0);
     c->bucket_mask = (uint32_t)n_buckets - 1;
     c->salt_mask = (uint32_t)n_salt_places - 1;
     c->n_free_nodes = c->n_nodes;
@@ -70,7 +76,8 @@ void qn_prefix_cache_free(qn_prefix_cache *c) {
         }
     }
     free(c->nodes);
-    free(c->tokens);
+    free(c->entries);
+    free(c->token_memory);
     free(c->free_nodes);
     free(c->buckets);
     free(c->keys);
@@ -136,17 +143,29 @@ static uint64_t hash_of(const qn_prefix_cache *c, int32_t parent, const qn_prefi
     return qn_hash_u64(sum + qn_hash_u64(before + c->seed)) & c->hash_mask;
 }
 
-// *length: nodes that were looked at.
-static int32_t find(const qn_prefix_cache *c, uint64_t hash, int32_t parent,
-                    const qn_prefix_salt *salt, int32_t adapter, const int32_t *tokens,
-                    int32_t *length) {
+static void copy_tokens(const qn_prefix_cache *c, int32_t node, const int32_t *tokens) {
+    if (c->block_size == 16) { // the default: one store
+        memcpy(node_tokens(c, node), tokens, 16 * sizeof *tokens);
+    } else {
+        memcpy(node_tokens(c, node), tokens, (size_t)c->block_size * sizeof *tokens);
+    }
+}
+
+static bool has_tokens(const qn_prefix_cache *c, int32_t node, const int32_t *tokens) {
+    return memcmp(node_tokens(c, node), tokens, (size_t)c->block_size * sizeof *tokens) == 0;
+}
+
+// In the hash table. *length: nodes that were looked at.
+static int32_t find_hashed(const qn_prefix_cache *c, uint64_t hash, int32_t parent,
+                           const qn_prefix_salt *salt, int32_t adapter, const int32_t *tokens,
+                           int32_t *length) {
     *length = 0;
-    for (int32_t i = c->buckets[hash & c->bucket_mask]; i >= 0; i = c->nodes[i].in_bucket) {
-        const qn_prefix_node *n = &c->nodes[i];
+    for (int32_t i = c->buckets[hash & c->bucket_mask]; i >= 0; i = c->entries[i].in_bucket) {
+        const qn_prefix_entry *e = &c->entries[i];
         ++*length;
-        if (n->hash == hash && n->parent == parent &&
-            (parent >= 0 || (n->salt == salt && n->adapter == adapter)) &&
-            memcmp(node_tokens(c, i), tokens, (size_t)c->block_size * sizeof *tokens) == 0) {
+        if (e->hash == hash && c->nodes[i].parent == parent &&
+            (parent >= 0 || (e->salt == salt && e->adapter == adapter)) &&
+            has_tokens(c, i, tokens)) {
             return i;
         }
     }
@@ -155,42 +174,68 @@ static int32_t find(const qn_prefix_cache *c, uint64_t hash, int32_t parent,
 
 int32_t qn_prefix_find(const qn_prefix_cache *c, int32_t parent, const qn_prefix_salt *salt,
                        int32_t adapter, const int32_t *tokens) {
+    if (parent >= 0) {
+        const qn_prefix_node *p = &c->nodes[parent];
+        if (p->heir >= 0 && has_tokens(c, p->heir, tokens)) return p->heir;
+        if (p->others < 0) return -1;
+    }
+    uint64_t hash = hash_of(c, parent, salt, adapter, tokens);
     int32_t length;
-    return find(c, hash_of(c, parent, salt, adapter, tokens), parent, salt, adapter, tokens,
-                &length);
+    return find_hashed(c, hash, parent, salt, adapter, tokens, &length);
+}
+
+static bool is_heir(const qn_prefix_cache *c, int32_t node) {
+    int32_t parent = c->nodes[node].parent;
+    return parent >= 0 && c->nodes[parent].heir == node;
+}
+
+// A new node, which is not there yet; -1: no room.
+static int32_t add_node(qn_prefix_cache *c, int32_t parent, qn_prefix_salt *salt, int32_t adapter,
+                        const int32_t *tokens) {
+    if (c->n_free_nodes == 0) return -1;
+    int32_t node = c->free_nodes[c->n_free_nodes - 1];
+    if (parent >= 0 && c->nodes[parent].heir < 0) {
+        c->nodes[parent].heir = node;
+    } else {
+        uint64_t hash = hash_of(c, parent, salt, adapter, tokens);
+        int32_t *bucket = &c->buckets[hash & c->bucket_mask], length = 0;
+        for (int32_t i = *bucket; i >= 0; i = c->entries[i].in_bucket) length++;
+        if (length >= QN_PREFIX_MAX_BUCKET) return -1;
+        qn_prefix_entry *e = &c->entries[node];
+        *e = (qn_prefix_entry){.hash = hash, .in_bucket = *bucket, .next = -1, .prev = -1};
+        *bucket = node;
+        if (parent >= 0) {
+            e->next = c->nodes[parent].others;
+            if (e->next >= 0) c->entries[e->next].prev = node;
+            c->nodes[parent].others = node;
+        } else {
+            e->salt = salt;
+            e->adapter = adapter;
+            if (salt) salt->owners++;
+        }
+    }
+    c->n_free_nodes--;
+    if (c->n_free_nodes >= 4) { // one that will be needed soon
+        int32_t later = c->free_nodes[c->n_free_nodes - 4];
+        __builtin_prefetch(&c->nodes[later], 1);
+        __builtin_prefetch(node_tokens(c, later), 1);
+    }
+    qn_prefix_node *n = &c->nodes[node];
+    *n = (qn_prefix_node){.parent = parent,
+                          .heir = -1,
+                          .others = -1,
+                          .generation = n->generation,
+                          .blocks = {-1, -1, -1, -1}};
+    copy_tokens(c, node, tokens);
+    return node;
 }
 
 int32_t qn_prefix_publish(qn_prefix_cache *c, int32_t parent, qn_prefix_salt *salt, int32_t adapter,
                           const int32_t *tokens, const int32_t *blocks) {
-    uint64_t hash = hash_of(c, parent, salt, adapter, tokens);
-    int32_t length, node = find(c, hash, parent, salt, adapter, tokens, &length);
-    qn_prefix_node *n;
-    if (node >= 0) {
-        n = &c->nodes[node];
-    } else {
-        if (c->n_free_nodes == 0 || length >= QN_PREFIX_MAX_BUCKET) return -1;
-        node = c->free_nodes[--c->n_free_nodes];
-        n = &c->nodes[node];
-        int32_t *bucket = &c->buckets[hash & c->bucket_mask];
-        *n = (qn_prefix_node){.parent = parent,
-                              .first_child = -1,
-                              .next = -1,
-                              .prev = -1,
-                              .in_bucket = *bucket,
-                              .generation = n->generation,
-                              .hash = hash,
-                              .salt = parent < 0 ? salt : NULL,
-                              .adapter = parent < 0 ? adapter : -1,
-                              .blocks = {-1, -1, -1, -1}};
-        *bucket = node;
-        if (n->salt) n->salt->owners++;
-        if (parent >= 0) {
-            n->next = c->nodes[parent].first_child;
-            if (n->next >= 0) c->nodes[n->next].prev = node;
-            c->nodes[parent].first_child = node;
-        }
-        memcpy(node_tokens(c, node), tokens, (size_t)c->block_size * sizeof *tokens);
-    }
+    int32_t node = qn_prefix_find(c, parent, salt, adapter, tokens);
+    if (node < 0) node = add_node(c, parent, salt, adapter, tokens);
+    if (node < 0) return -1;
+    qn_prefix_node *n = &c->nodes[node];
     for (int32_t g = 0; g < c->n_groups; g++) {
         if (n->blocks[g] >= 0 || blocks[g] < 0) continue;
         n->blocks[g] = blocks[g];
@@ -206,6 +251,10 @@ static bool has_block(const qn_prefix_cache *c, int32_t node) {
     return false;
 }
 
+static int32_t any_child(const qn_prefix_cache *c, int32_t node) {
+    return c->nodes[node].heir >= 0 ? c->nodes[node].heir : c->nodes[node].others;
+}
+
 // Of a node without children.
 static void remove_leaf(qn_prefix_cache *c, int32_t node) {
     qn_prefix_node *n = &c->nodes[node];
@@ -213,93 +262,109 @@ static void remove_leaf(qn_prefix_cache *c, int32_t node) {
         if (n->blocks[g] >= 0) qn_block_pool_clear_name(&c->pools[g], n->blocks[g]);
         n->blocks[g] = -1;
     }
-    int32_t *at = &c->buckets[n->hash & c->bucket_mask];
-    while (*at != node) at = &c->nodes[*at].in_bucket;
-    *at = n->in_bucket;
-    if (n->prev >= 0) {
-        c->nodes[n->prev].next = n->next;
-    } else if (n->parent >= 0) {
-        c->nodes[n->parent].first_child = n->next;
+    if (is_heir(c, node)) {
+        c->nodes[n->parent].heir = -1;
+    } else {
+        qn_prefix_entry *e = &c->entries[node];
+        int32_t *at = &c->buckets[e->hash & c->bucket_mask];
+        while (*at != node) at = &c->entries[*at].in_bucket;
+        *at = e->in_bucket;
+        if (e->prev >= 0) {
+            c->entries[e->prev].next = e->next;
+        } else if (n->parent >= 0) {
+            c->nodes[n->parent].others = e->next;
+        }
+        if (e->next >= 0) c->entries[e->next].prev = e->prev;
+        qn_prefix_salt_drop(c, e->salt);
+        e->salt = NULL;
     }
-    if (n->next >= 0) c->nodes[n->next].prev = n->prev;
-    qn_prefix_salt_drop(c, n->salt);
-    n->salt = NULL;
     n->generation++;
     c->free_nodes[c->n_free_nodes++] = node;
 }
 
-// The node and all that follow it.
-static void remove_tree(qn_prefix_cache *c, int32_t node) {
+// All that follow the node.
+static void remove_below(qn_prefix_cache *c, int32_t node) {
     for (int32_t i = node;;) {
-        while (c->nodes[i].first_child >= 0) i = c->nodes[i].first_child;
+        for (int32_t child; (child = any_child(c, i)) >= 0;) i = child;
+        if (i == node) return;
         int32_t parent = c->nodes[i].parent;
         remove_leaf(c, i);
-        if (i == node) return;
         i = parent;
     }
 }
 
 void qn_prefix_prune(qn_prefix_cache *c, int32_t node) {
-    while (node >= 0 && c->nodes[node].first_child < 0 && !has_block(c, node)) {
+    while (node >= 0 && !has_block(c, node) && any_child(c, node) < 0) {
         int32_t parent = c->nodes[node].parent;
         remove_leaf(c, node);
         node = parent;
     }
 }
 
-static void evict_oldest(qn_prefix_cache *c, int32_t g) {
-    int32_t block = c->pools[g].oldest, node = c->pools[g].name[block];
-    int32_t parent = c->nodes[node].parent;
-    c->evictions++;
-    if (c->full[g]) {
-        remove_tree(c, node);
-    } else {
-        c->nodes[node].blocks[g] = -1;
-        qn_block_pool_clear_name(&c->pools[g], block);
-        if (has_block(c, node) || c->nodes[node].first_child >= 0) return;
-        remove_leaf(c, node);
-    }
-    qn_prefix_prune(c, parent);
-}
-
 int32_t qn_prefix_take_block(qn_prefix_cache *c, int32_t g) {
-    if (c->pools[g].n_clean == 0 && c->pools[g].oldest >= 0) evict_oldest(c, g);
-    return qn_block_pool_take(&c->pools[g]);
+    qn_block_pool *p = &c->pools[g];
+    if (p->n_clean > 0 || p->oldest < 0) return qn_block_pool_take(p);
+    int32_t node = p->blocks[p->oldest].name, parent = c->nodes[node].parent;
+    c->evictions++;
+    if (c->full[g]) remove_below(c, node);
+    c->nodes[node].blocks[g] = -1;
+    if (p->ahead >= 0) __builtin_prefetch(&c->nodes[p->blocks[p->ahead].name], 1);
+    int32_t block = qn_block_pool_take_oldest(p);
+    if (c->full[g]) {
+        remove_leaf(c, node);
+        qn_prefix_prune(c, parent);
+    } else {
+        qn_prefix_prune(c, node);
+    }
+    return block;
 }
 
 // ---- check ----
 
+// One node that a walk over the tree has come to.
+static bool check_node(const qn_prefix_cache *c, int32_t i) {
+    const qn_prefix_node *n = &c->nodes[i];
+    for (int32_t g = 0; g < c->n_groups; g++) {
+        if (c->full[g] && n->blocks[g] < 0) return false;
+        if (n->blocks[g] >= 0 && c->pools[g].blocks[n->blocks[g]].name != i) return false;
+    }
+    if (!has_block(c, i) && any_child(c, i) < 0) return false;
+    // The first that has its tokens is itself.
+    const qn_prefix_entry *e = &c->entries[i];
+    bool first = n->parent < 0;
+    return qn_prefix_find(c, n->parent, first ? e->salt : NULL, first ? e->adapter : -1,
+                          node_tokens(c, i)) == i;
+}
+
 bool qn_prefix_cache_check(const qn_prefix_cache *c) {
-    int64_t linked = 0, named = 0, blocks = 0, salted = 0;
+    int64_t walked = 0, hashed = 0, listed = 0, named = 0, blocks = 0, salted = 0;
     for (uint32_t b = 0; b <= c->bucket_mask; b++) {
         int32_t length = 0;
-        for (int32_t i = c->buckets[b]; i >= 0; i = c->nodes[i].in_bucket) {
-            const qn_prefix_node *n = &c->nodes[i];
-            if (++length > QN_PREFIX_MAX_BUCKET || (n->hash & c->bucket_mask) != b) return false;
-            // The first that has its tokens is itself.
-            uint64_t hash = hash_of(c, n->parent, n->salt, n->adapter, node_tokens(c, i));
-            int32_t steps;
-            if (hash != n->hash ||
-                find(c, hash, n->parent, n->salt, n->adapter, node_tokens(c, i), &steps) != i) {
-                return false;
+        for (int32_t i = c->buckets[b]; i >= 0; i = c->entries[i].in_bucket) {
+            const qn_prefix_entry *e = &c->entries[i];
+            if (++length > QN_PREFIX_MAX_BUCKET || (e->hash & c->bucket_mask) != b) return false;
+            if (is_heir(c, i)) return false;
+            hashed += c->nodes[i].parent >= 0;
+            salted += e->salt != NULL;
+            // It, its heir, and so on: each node is in one such line.
+            for (int32_t k = i, parent = c->nodes[i].parent; k >= 0; k = c->nodes[k].heir) {
+                if (c->nodes[k].parent != parent || ++walked > c->n_nodes || !check_node(c, k)) {
+                    return false;
+                }
+                parent = k;
+                for (int32_t g = 0; g < c->n_groups; g++) blocks += c->nodes[k].blocks[g] >= 0;
+                for (int32_t o = c->nodes[k].others, prev = -1; o >= 0; o = c->entries[o].next) {
+                    if (c->nodes[o].parent != k || c->entries[o].prev != prev ||
+                        c->entries[o].salt || ++listed > c->n_nodes) {
+                        return false;
+                    }
+                    prev = o;
+                }
             }
-            for (int32_t g = 0; g < c->n_groups; g++) {
-                if (c->full[g] && n->blocks[g] < 0) return false;
-                if (n->blocks[g] >= 0 && c->pools[g].name[n->blocks[g]] != i) return false;
-                blocks += n->blocks[g] >= 0;
-            }
-            if (!has_block(c, i) && n->first_child < 0) return false;
-            if (n->parent >= 0) {
-                const qn_prefix_node *parent = &c->nodes[n->parent];
-                bool listed = n->prev >= 0 ? c->nodes[n->prev].next == i : parent->first_child == i;
-                if (!listed || n->salt) return false;
-            }
-            salted += n->salt != NULL;
-            linked++;
         }
     }
     for (int32_t g = 0; g < c->n_groups; g++) {
-        for (int32_t i = 0; i < c->pools[g].n_blocks; i++) named += c->pools[g].name[i] >= 0;
+        for (int32_t i = 0; i < c->pools[g].n_blocks; i++) named += c->pools[g].blocks[i].name >= 0;
     }
     int64_t owners = 0;
     for (uint32_t i = 0; i <= c->salt_mask; i++) {
@@ -308,5 +373,6 @@ bool qn_prefix_cache_check(const qn_prefix_cache *c) {
             owners += s->owners;
         }
     }
-    return linked + c->n_free_nodes == c->n_nodes && named == blocks && salted <= owners;
+    return walked + c->n_free_nodes == c->n_nodes && hashed == listed && named == blocks &&
+           salted <= owners;
 }

@@ -3,13 +3,20 @@
 // for block_size tokens behind those of its parent, and names the block that holds them in each KV
 // group. First nodes belong to a salt and an adapter, and with them all that follow.
 //
+// Most nodes have one child at most: what one sequence went on with. So a node keeps one child as
+// its heir, which is found by comparing its tokens and is in no index; only first nodes and
+// children beside an heir are in the hash table. What nobody asks for again costs little more than
+// a copy of its tokens.
+//
 // Invariants (qn_prefix_cache_check):
 // 1. A node is found by (parent, tokens), a first one by (salt, adapter, tokens), all compared
 //    exactly; the hash only says where to look. No two nodes have the same.
-// 2. A node that has a block in group g and that block's name agree, both ways.
-// 3. A node has a block in each full group. In a window group it may have none. A node without any
+// 2. A node is its parent's heir, or in the hash table and, if it has a parent, in the list of its
+//    others; not both.
+// 3. A node that has a block in group g and that block's name agree, both ways.
+// 4. A node has a block in each full group. In a window group it may have none. A node without any
 //    block has children (only where there is no full group).
-// 4. Whoever has no free block left may evict any cached one: the node of a full group's block goes
+// 5. Whoever has no free block left may evict any cached one: the node of a full group's block goes
 //    with all that follow it (blocks in use only lose their names); a window group's block goes
 //    alone. Sequences release from their tails, so the oldest is a tail unless somebody computed
 //    the same tokens at the same time.
@@ -24,23 +31,30 @@
 // A tenant's salt, kept once: equal bytes are the same pointer. NULL: no salt.
 typedef struct qn_prefix_salt qn_prefix_salt;
 
-typedef struct qn_prefix_node {
-    int32_t parent; // -1: a first node
-    int32_t first_child, next, prev; // children of one parent (of first nodes: unused); -1: none
-    int32_t in_bucket;               // the next one in the hash bucket; -1: none
-    uint32_t generation;             // counts up when the node is freed
+typedef struct qn_prefix_node { // 32 bytes
+    int32_t parent;      // -1: a first node
+    int32_t heir;        // a child; -1: none
+    int32_t others;      // the first of the other children; -1: none
+    uint32_t generation; // counts up when the node is freed
+    int32_t blocks[QN_MAX_KV_GROUPS]; // -1: none
+} qn_prefix_node;
+
+typedef struct qn_prefix_entry { // of a node in the hash table
     uint64_t hash;
     qn_prefix_salt *salt; // of a first node, held
     int32_t adapter;      // of a first node
-    int32_t blocks[QN_MAX_KV_GROUPS]; // -1: none
-} qn_prefix_node;
+    int32_t in_bucket;    // the next one in the hash bucket; -1: none
+    int32_t next, prev;   // in the list of its parent's others; -1: the end
+} qn_prefix_entry;
 
 typedef struct qn_prefix_cache {
     int32_t n_groups, block_size, n_nodes, n_free_nodes;
     bool full[QN_MAX_KV_GROUPS];
     qn_block_pool *pools; // [n_groups], the scheduler's
     qn_prefix_node *nodes;
-    int32_t *tokens; // [n_nodes][block_size]
+    qn_prefix_entry *entries; // [n_nodes]
+    int32_t *tokens;          // [n_nodes][block_size], from a cache line's begin
+    int32_t *token_memory;    // ... within this
     int32_t *free_nodes, *buckets;
     uint32_t bucket_mask;
     uint32_t *keys; // [block_size + 1] of the hash

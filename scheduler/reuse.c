@@ -53,7 +53,7 @@ void qn_seq_look_up(qn_sched *s, const qn_seq *x, qn_reuse *out) {
     for (int32_t g = 0; g < n_groups; g++) {
         out->first[g] = qn_kv_first_visible(&s->config.groups[g], out->n_tokens) / size;
         for (int32_t i = out->first[g]; i < out->n_blocks; i++) {
-            out->idle[g] += s->pools[g].refs[s->cache.nodes[s->found[i]].blocks[g]] == 0;
+            out->idle[g] += s->pools[g].blocks[s->cache.nodes[s->found[i]].blocks[g]].refs == 0;
         }
     }
 }
@@ -104,14 +104,19 @@ void qn_seq_drop_copy(qn_sched *s, qn_seq *x) {
 // ---- to give it to others ----
 
 void qn_seq_publish(qn_sched *s, qn_seq *x, int32_t n_tokens) {
-    const int32_t size = s->config.block_size, n = n_tokens / size;
-    if (!s->config.enable_prefix_caching || x->poisoned || x->n_published >= n) return;
+    const int32_t size = s->config.block_size;
+    if (!s->config.enable_prefix_caching || x->poisoned ||
+        n_tokens < ((int64_t)x->n_published + 1) * size) {
+        return;
+    }
+    const int32_t n = n_tokens / size;
     if (x->chain >= 0 && s->cache.nodes[x->chain].generation != x->chain_generation) {
         // Another sequence had computed the same, its blocks were the ones that had the names, and
         // they were evicted. Now its own may have them; once, so that the work stays bounded.
-        x->n_published = x->rewound ? INT32_MAX : 0;
-        x->rewound = true;
         x->chain = -1;
+        x->n_published = x->rewound ? INT32_MAX : 0;
+        if (x->rewound) return;
+        x->rewound = true;
     }
     // A node without a block is only of use on the way to others.
     int32_t first = INT32_MAX;
@@ -120,7 +125,12 @@ void qn_seq_publish(qn_sched *s, qn_seq *x, int32_t n_tokens) {
     while (x->n_published < n) {
         int32_t i = x->n_published, blocks[QN_MAX_KV_GROUPS];
         for (int32_t g = 0; g < s->config.n_groups; g++) {
-            blocks[g] = i < x->first_live[g] ? -1 : qn_seq_table(s, x, g)[i];
+            const int32_t *table = qn_seq_table(s, x, g);
+            blocks[g] = i < x->first_live[g] ? -1 : table[i];
+            // Taken long ago, perhaps.
+            if (i + 4 < n && table[i + 4] >= 0) {
+                __builtin_prefetch(&s->pools[g].blocks[table[i + 4]], 1);
+            }
         }
         int32_t node = qn_prefix_publish(&s->cache, x->chain, x->salt, x->adapter,
                                          x->tokens + (size_t)i * (size_t)size, blocks);
@@ -131,7 +141,7 @@ void qn_seq_publish(qn_sched *s, qn_seq *x, int32_t n_tokens) {
             return;
         }
         x->chain = node;
-        x->chain_generation = s->cache.nodes[x->chain].generation;
         x->n_published++;
     }
+    x->chain_generation = s->cache.nodes[x->chain].generation;
 }

@@ -339,7 +339,7 @@ void qn_seq_leave(qn_sched *s, qn_seq *x) {
         qn_seq_set_quota(s, x, g, 0);
         const int32_t *table = qn_seq_table(s, x, g);
         for (int32_t i = x->first_live[g]; i < x->n_table[g]; i++) {
-            x->returning[g] += s->pools[g].refs[table[i]] == 1;
+            x->returning[g] += s->pools[g].blocks[table[i]].refs == 1;
         }
         s->draining[g] += x->returning[g];
     }
@@ -383,7 +383,8 @@ static qn_status check_request(const qn_sched *s, const qn_sched_request *r, qn_
                        QN_SCHED_MAX_STOP_IDS);
     }
     if (r->prompt_logits && r->fork_of) {
-        return qn_fail(err, QN_ERR_INVALID, "a fork computes no prompt, so it has no prompt logits");
+        return qn_fail(err, QN_ERR_INVALID,
+                       "a fork computes no prompt, so it has no prompt logits");
     }
     if (r->adapter < -1) return qn_fail(err, QN_ERR_INVALID, "adapter %d", r->adapter);
     if (r->cache_salt_len > QN_SCHED_MAX_SALT) {
@@ -604,7 +605,9 @@ static void commit(qn_sched *s, const qn_step_plan *plan, const qn_sched_row *ro
                 qn_seq_leave(s, x);
             } else {
                 // Outputs are published when it leaves: until then nobody else can have them.
-                qn_seq_publish(s, x, QN_MIN(x->n_computed, x->n_prompt));
+                if (p->position < x->n_prompt) {
+                    qn_seq_publish(s, x, QN_MIN(x->n_computed, x->n_prompt));
+                }
                 give_back_passed(s, x);
             }
         } else if (x->in_flight == 0) {

@@ -75,7 +75,7 @@ static void pool_check_sees_damage(void **state) {
     p.n_free = 5;
     assert_false(qn_block_pool_check(&p));
     p.n_free = 3;
-    p.refs[0] = -1;
+    p.blocks[0].refs = -1;
     assert_false(qn_block_pool_check(&p));
     qn_block_pool_free(&p);
 }
@@ -156,8 +156,8 @@ static void queue_keeps_its_order(void **state) {
         // Mostly arrivals at the end and departures at the front, as in a server.
         if (n < N && below(100) < 52) {
             bool arriving = below(4) != 0;
-            qn_wait_entry e = {arriving ? 0 : (int32_t)below(3) - 1, arriving ? 1 : (int32_t)below(2),
-                               arrival++, (int32_t)below(1000)};
+            qn_wait_entry e = {arriving ? 0 : (int32_t)below(3) - 1,
+                               arriving ? 1 : (int32_t)below(2), arrival++, (int32_t)below(1000)};
             int32_t at = n;
             while (at > 0 && qn_wait_compare(&e, &model[at - 1]) < 0) at--;
             memmove(&model[at + 1], &model[at], (size_t)(n - at) * sizeof e);

@@ -27,7 +27,8 @@ static void open_cache(int32_t n_blocks, bool window, uint64_t hash_mask) {
     const qn_kv_group groups[2] = {{.kind = QN_KV_FULL}, {.kind = QN_KV_WINDOW, .window = 3}};
     int32_t n_groups = window ? 2 : 1;
     for (int32_t g = 0; g < n_groups; g++) assert_true(qn_block_pool_init(&pools[g], n_blocks));
-    assert_true(qn_prefix_cache_init(&cache, pools, groups, n_groups, SIZE, 8, 42, hash_mask, true));
+    assert_true(
+        qn_prefix_cache_init(&cache, pools, groups, n_groups, SIZE, 8, 42, hash_mask, true));
 }
 
 static int close_cache(void **state) {
@@ -63,7 +64,7 @@ static void cached_blocks_are_free_and_come_back(void **state) {
     assert_int_equal(p->newest, ids[0]);
     qn_block_pool_retain(p, ids[2]); // from the middle
     assert_int_equal(p->n_free, 2);
-    assert_int_equal(p->refs[ids[2]], 1);
+    assert_int_equal(p->blocks[ids[2]].refs, 1);
     assert_true(qn_block_pool_check(p));
     qn_block_pool_clear_name(p, ids[1]);
     assert_true(qn_block_pool_check(p));
@@ -76,7 +77,7 @@ static void cached_blocks_are_free_and_come_back(void **state) {
     p->newest = ids[2];
     assert_false(qn_block_pool_check(p));
     p->newest = ids[0];
-    p->older[ids[0]] = ids[0];
+    p->blocks[ids[0]].older = ids[0];
     assert_false(qn_block_pool_check(p));
 }
 
@@ -118,7 +119,7 @@ static void a_full_bucket_takes_no_more(void **state) {
         int32_t block = qn_prefix_take_block(&cache, 0), tokens[SIZE] = {i, 0};
         bool done = qn_prefix_publish(&cache, -1, NULL, -1, tokens, &block) >= 0;
         published += done;
-        assert_int_equal(pools[0].name[block] >= 0, done);
+        assert_int_equal(pools[0].blocks[block].name >= 0, done);
         assert_int_equal(qn_prefix_find(&cache, -1, NULL, -1, tokens) >= 0, done);
     }
     assert_int_equal(published, 2 * QN_PREFIX_MAX_BUCKET);
@@ -147,8 +148,8 @@ static void a_window_block_goes_alone(void **state) {
     // With the full group's block the node goes; the block in use only loses its name.
     assert_true(qn_prefix_take_block(&cache, 0) >= 0);
     assert_int_equal(qn_prefix_find(&cache, -1, NULL, -1, tokens), -1);
-    assert_int_equal(pools[1].name[again[1]], -1);
-    assert_int_equal(pools[1].refs[again[1]], 1);
+    assert_int_equal(pools[1].blocks[again[1]].name, -1);
+    assert_int_equal(pools[1].blocks[again[1]].refs, 1);
     check();
 }
 
@@ -192,11 +193,12 @@ static void random_traffic(void **state) {
                 assert_true(block >= 0);
                 // Gone: the oldest, which nobody held, and none that goes on in another.
                 for (int32_t k = 0; k < n; k++) {
-                    if (pools[0].name[all[k].block] >= 0 && all[k].block != block) continue;
+                    if (pools[0].blocks[all[k].block].name >= 0 && all[k].block != block) continue;
                     assert_int_equal(all[k].block, oldest);
                     oldest = -1;
                     for (int32_t o = 0; o < n; o++) {
-                        assert_false(all[o].depth > all[k].depth && all[o].adapter == all[k].adapter &&
+                        assert_false(all[o].depth > all[k].depth &&
+                                     all[o].adapter == all[k].adapter &&
                                      memcmp(all[o].path, all[k].path,
                                             (size_t)all[k].depth * sizeof *e.path) == 0);
                     }
