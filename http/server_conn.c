@@ -69,6 +69,7 @@ struct qn_http_conn {
     bool paused;
     bool dead;
     bool eof;
+    bool outlives_eof; // this exchange's response is given even if the peer sends no more
     bool stopped; // reading is disabled: the input is full
     bool in_process;
     bool handshake; // TLS, and not yet agreed
@@ -189,6 +190,7 @@ static void finish_exchange(qn_http_conn *c, bool complete) {
     c->chunked = false;
     c->silent = false;
     c->sse = false;
+    c->outlives_eof = false;
 }
 
 static void conn_drop(qn_http_conn *c) {
@@ -263,7 +265,7 @@ static void settle(qn_http_conn *c) {
     if (!c->dead && c->state == C_FLUSH && output_len(c) == 0) {
         evutil_socket_t fd = bufferevent_getfd(c->bev);
         struct ssl_st *ssl = bufferevent_openssl_get_ssl(c->bev);
-        if (ssl && !c->eof) qn_tls_goodbye(ssl);
+        if (ssl) qn_tls_goodbye(ssl);
         if (c->eof || shutdown(fd, SHUT_WR) != 0) c->dead = true;
         else enter(c, C_LINGER);
     }
@@ -446,6 +448,7 @@ void qn_http_conn_take_body(qn_http_conn *c, qn_buf *out) {
 }
 
 void qn_http_conn_close_after(qn_http_conn *c) { c->close_after = true; }
+void qn_http_conn_outlive_eof(qn_http_conn *c) { c->outlives_eof = true; }
 void qn_http_conn_set_user(qn_http_conn *c, void *user) { c->user = user; }
 void *qn_http_conn_user(const qn_http_conn *c) { return c->user; }
 void qn_http_conn_set_tag(qn_http_conn *c, int tag) { c->tag = tag; }
@@ -578,7 +581,7 @@ static void on_peer_closed(evutil_socket_t fd, short what, void *arg) {
     qn_http_conn *c = arg;
     (void)fd;
     (void)what;
-    if (c->stopped) conn_free(c);
+    if (c->stopped && !c->outlives_eof) conn_free(c);
 }
 
 static void on_read(struct bufferevent *bev, void *arg) {
@@ -612,16 +615,21 @@ static void on_write(struct bufferevent *bev, void *arg) {
 
 static void on_event(struct bufferevent *bev, short what, void *arg) {
     qn_http_conn *c = arg;
-    (void)bev;
     if (what & BEV_EVENT_CONNECTED) { // TLS is agreed
         c->handshake = false;
         if (c->state == C_IDLE) enter(c, C_IDLE);
         return;
     }
-    if (what & BEV_EVENT_EOF) {
+    // The peer will send no more. (libevent also calls it the end when a write under TLS fails: then
+    // nobody is there.)
+    if ((what & BEV_EVENT_EOF) && !(what & BEV_EVENT_WRITING)) {
         c->eof = true;
-        // A response that is complete is still written out; one that is not has lost its reader.
-        if ((c->state == C_IDLE || c->state == C_FLUSH) && output_len(c)) {
+        // A response that is complete is still written out; one that is not has lost its reader, unless
+        // it is known to be a matter of moments.
+        bool complete = (c->state == C_IDLE || c->state == C_FLUSH) && output_len(c);
+        if (complete || (c->state == C_WAIT && c->outlives_eof)) {
+            // Under TLS libevent has stopped writing too.
+            if (bufferevent_enable(bev, EV_WRITE) != 0) c->dead = true;
             if (c->state == C_IDLE) enter(c, C_FLUSH);
             settle(c);
             return;

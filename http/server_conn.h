@@ -136,6 +136,9 @@ void qn_http_conn_abort(qn_http_conn *c);
 bool qn_http_conn_responding(const qn_http_conn *c);
 // Too much output waits: produce no more until on_writable.
 bool qn_http_conn_paused(qn_http_conn *c);
+// A client that shuts its sending side while it waits is taken for one that left: that is all that is
+// seen of most that do. Not so in this exchange: its response comes soon, and is given.
+void qn_http_conn_outlive_eof(qn_http_conn *c);
 // The connection closes after this response.
 void qn_http_conn_close_after(qn_http_conn *c);
 

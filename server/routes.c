@@ -360,12 +360,14 @@ static void completions(qn_loop *l, qn_http_conn *c, const qn_http_head *head, q
 static void tokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
     (void)body;
+    qn_http_conn_outlive_eof(c);
     qn_request_admit(l, c, QN_JOB_TOKENIZE);
 }
 
 static void detokenize(qn_loop *l, qn_http_conn *c, const qn_http_head *head, qn_str body) {
     (void)head;
     (void)body;
+    qn_http_conn_outlive_eof(c);
     qn_request_admit(l, c, QN_JOB_DETOKENIZE);
 }
 
