@@ -132,3 +132,13 @@ qn_status qn_json_tree(const char *text, size_t len, json_t **out, qn_error *err
     else json_decref(b.root);
     return st;
 }
+
+json_t *qn_json_copy(const json_t *value) {
+    json_t *from = (json_t *)(uintptr_t)value;
+    json_t *copy = json_is_object(from) ? json_object() : json_is_array(from) ? json_array() : NULL;
+    if (!copy) return NULL;
+    const int rc = json_is_object(from) ? json_object_update(copy, from) : json_array_extend(copy, from);
+    if (rc == 0) return copy;
+    json_decref(copy);
+    return NULL;
+}

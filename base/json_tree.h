@@ -15,4 +15,8 @@
 // deeper than QN_JSON_MAX_DEPTH (QN_ERR_LIMIT). QN_ERR_NOMEM.
 qn_status qn_json_tree(const char *text, size_t len, json_t **out, qn_error *err);
 
+// A copy of an object or array that shares the members' values. NULL: out of memory, or neither of the
+// two. (json_copy leaves members out when an allocation fails.)
+json_t *qn_json_copy(const json_t *value);
+
 #endif

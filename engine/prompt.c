@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/prompt.h"
 
+#include "base/json_tree.h"
 #include "base/os.h"
 
 #include <stdio.h>
@@ -56,9 +57,9 @@ static qn_status cut_at_mark(qn_rendered *r, const char *mark, qn_error *err) {
 static json_t *with_mark(const json_t *variables, const char *mark) {
     const json_t *messages = json_object_get(variables, "messages");
     const size_t n = json_array_size(messages);
-    json_t *copy = json_copy((json_t *)(uintptr_t)variables);
-    json_t *list = json_copy((json_t *)(uintptr_t)messages);
-    json_t *last = n > 0 ? json_copy(json_array_get(messages, n - 1)) : NULL;
+    json_t *copy = qn_json_copy(variables);
+    json_t *list = qn_json_copy(messages);
+    json_t *last = n > 0 ? qn_json_copy(json_array_get(messages, n - 1)) : NULL;
     qn_buf text = {0};
     const json_t *content = json_object_get(last, "content");
     qn_buf_append(&text, json_string_value(content), json_string_length(content));

@@ -352,7 +352,10 @@ qn_status qn_mailbox_open(qn_mailbox *m, size_t capacity, qn_error *err) {
     m->wakeup.fd = -1;
     if (!m->ready) return qn_fail(err, QN_ERR_NOMEM, "out of memory");
     qn_status st = qn_wakeup_open(&m->wakeup, err);
-    if (st != QN_OK) qn_queue_destroy(m->ready);
+    if (st != QN_OK) {
+        qn_queue_destroy(m->ready);
+        m->ready = NULL;
+    }
     return st;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/prompt.h"
 
+#include "base/json_tree.h"
 #include "engine/prompt.h"
 
 static bool too_long(const qn_engine_info *info, qn_api_error *err) {
@@ -11,13 +12,14 @@ static bool too_long(const qn_engine_info *info, qn_api_error *err) {
 }
 
 static json_t *template_variables(const qn_gen_request *r) {
-    json_t *v = json_object();
+    // What the request sets comes first: ours stands above it. (json_object_update_missing would leave
+    // members out when an allocation fails.)
+    json_t *v = r->template_kwargs ? qn_json_copy(r->template_kwargs) : json_object();
     if (!v) return NULL;
     bool ok = json_object_set(v, "messages", r->messages) == 0 &&
               (!r->tools || json_object_set(v, "tools", r->tools) == 0) &&
               json_object_set_new(v, "add_generation_prompt",
-                                  json_boolean(r->add_generation_prompt)) == 0 &&
-              (!r->template_kwargs || json_object_update_missing(v, r->template_kwargs) == 0);
+                                  json_boolean(r->add_generation_prompt)) == 0;
     if (ok) return v;
     json_decref(v);
     return NULL;

@@ -441,7 +441,7 @@ static bool parse_kwargs(const parse *p, qn_gen_request *r) {
     const char *effort = NULL;
     if (!get_string(p, "reasoning_effort", &effort)) return false;
     if (!v && !effort) return true;
-    r->template_kwargs = v ? json_copy(v) : json_object();
+    r->template_kwargs = v ? qn_json_copy(v) : json_object();
     if (!r->template_kwargs ||
         (effort && !json_object_get(r->template_kwargs, "reasoning_effort") &&
          json_object_set_new(r->template_kwargs, "reasoning_effort", json_string(effort)) != 0)) {
