@@ -30,6 +30,23 @@ faults_result faults_wrong(qn_error *err, const char *fmt, ...) {
     return FAULTS_WRONG;
 }
 
+static struct {
+    const faults_scenario *of;
+    bool has[16];
+    uint64_t want[16];
+} results;
+
+faults_result faults_same(const faults_scenario *s, size_t i, uint64_t result, qn_error *err) {
+    if (results.of != s) {
+        memset(&results, 0, sizeof results);
+        results.of = s;
+    }
+    if (!results.has[i]) results.want[i] = result;
+    results.has[i] = true;
+    return result == results.want[i] ? FAULTS_DONE
+                                     : faults_wrong(err, "result %zu is another one", i);
+}
+
 static void show_current(bool names) {
     if (!current.scenario) return;
     if (current.site < 0) {
@@ -146,7 +163,7 @@ static bool disturbed(const faults_scenario *s, int site, uint32_t n, bool rest,
     if (r == FAULTS_FAILED && err.message[0] == '\0') return found("an error without a word", &err);
     // What the system refuses may be called its error.
     const bool by_system = inject_kind_of(site) == INJECT_SYSTEM && err.status == QN_ERR_IO;
-    if (r == FAULTS_FAILED && !s->any_status && err.status != QN_ERR_NOMEM && !by_system) {
+    if (r == FAULTS_FAILED && err.status != QN_ERR_NOMEM && !by_system) {
         dprintf(2, "  status: %s\n", qn_status_name(err.status));
         return found("the error is not one of memory", &err);
     }

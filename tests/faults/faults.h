@@ -29,13 +29,15 @@ typedef struct faults_scenario {
     bool (*settle)(const struct faults_scenario *s, qn_error *err);
     bool own_thread_exempt; // run's thread is a client, not the product
     bool lasting; // something lives on between runs: an undisturbed run follows each failure
-    bool any_status; // an error need not be QN_ERR_NOMEM (what is seen from outside, over HTTP)
 } faults_scenario;
 
 // Runs those that the command line names (all: none named). Options: --sample N (at most N failures
 // for each scenario; sites first), --list, --verbose, --all (do not stop at a scenario's first
 // finding). Returns the exit status.
 int faults_main(int argc, char **argv, const faults_scenario *scenarios, size_t n);
+
+// FAULTS_DONE if this is what the scenario's first run gave as its result number i (0 to 15).
+faults_result faults_same(const faults_scenario *s, size_t i, uint64_t result, qn_error *err);
 
 // Notes a wrong result.
 faults_result faults_wrong(qn_error *err, const char *fmt, ...)

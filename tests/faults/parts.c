@@ -92,17 +92,6 @@ static faults_result use_tokenizer(const qn_tokenizer *t, qn_error *err, uint64_
     return st == QN_ERR_INTERNAL ? FAULTS_WRONG : result_of(st, err);
 }
 
-// The first result of a scenario, for comparison.
-static faults_result compare(const faults_scenario *s, uint64_t result, qn_error *err) {
-    static const faults_scenario *of;
-    static uint64_t want;
-    if (of != s) {
-        of = s;
-        want = result;
-    }
-    return result == want ? FAULTS_DONE : faults_wrong(err, "the result is another one");
-}
-
 static faults_result tokenizer_gguf(const faults_scenario *s, qn_error *err) {
     qn_gguf *g;
     qn_tokenizer *t = NULL;
@@ -113,7 +102,7 @@ static faults_result tokenizer_gguf(const faults_scenario *s, qn_error *err) {
     faults_result r = st == QN_OK ? use_tokenizer(t, err, &result) : result_of(st, err);
     if (st == QN_OK) qn_tokenizer_close(t);
     qn_gguf_close(g);
-    return r == FAULTS_DONE ? compare(s, result, err) : r;
+    return r == FAULTS_DONE ? faults_same(s, 0, result, err) : r;
 }
 
 static faults_result tokenizer_json(const faults_scenario *s, qn_error *err) {
@@ -127,7 +116,7 @@ static faults_result tokenizer_json(const faults_scenario *s, qn_error *err) {
     free(data);
     faults_result r = st == QN_OK ? use_tokenizer(t, err, &result) : result_of(st, err);
     if (st == QN_OK) qn_tokenizer_close(t);
-    return r == FAULTS_DONE ? compare(s, result, err) : r;
+    return r == FAULTS_DONE ? faults_same(s, 0, result, err) : r;
 }
 
 static faults_result tokenizer_hf(const faults_scenario *s, qn_error *err) {
@@ -136,7 +125,7 @@ static faults_result tokenizer_hf(const faults_scenario *s, qn_error *err) {
     qn_status st = qn_tokenizer_from_hf(s->user, NULL, &t, err);
     faults_result r = st == QN_OK ? use_tokenizer(t, err, &result) : result_of(st, err);
     if (st == QN_OK) qn_tokenizer_close(t);
-    return r == FAULTS_DONE ? compare(s, result, err) : r;
+    return r == FAULTS_DONE ? faults_same(s, 0, result, err) : r;
 }
 
 // ---------------------------------------------------------------- chat templates
@@ -186,7 +175,7 @@ static faults_result render(const faults_scenario *s, qn_error *err) {
     }
     json_decref(variables);
     json_decref(trusted);
-    return st == QN_OK ? compare(s, result, err) : result_of(st, err);
+    return st == QN_OK ? faults_same(s, 0, result, err) : result_of(st, err);
 }
 
 // ---------------------------------------------------------------- engines
