@@ -107,7 +107,10 @@ size_t qn_cpu_panel_bytes(qn_dtype type, int32_t k);
 void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row_bytes, int32_t n,
                        uint8_t *panel);
 
-static inline bool is_int_type(qn_dtype t) { return t == QN_Q8_0 || t == QN_Q4_0; }
+// Input i of row r in a group of `group` inputs.
+int32_t qn_cpu_panel_code(int bits, int32_t group, const uint8_t *codes, int32_t i, size_t r);
+
+static inline bool is_int_type(qn_dtype t) { return qn_form_get(t) != NULL; }
 
 static inline float *buffer_row(const qn_executable *x, int32_t buffer, int32_t row) {
     const buffer_place *b = &x->layout.buffers[buffer];

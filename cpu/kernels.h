@@ -5,10 +5,13 @@
 // defined as one sequence of IEEE operations, fma meaning one rounding:
 // 1. LINEAR with F32, F16, BF16 weights: acc = fma(w[k], x[k], acc), k ascending from acc = 0; then
 //    + bias. F16 and BF16 are widened exactly.
-// 2. LINEAR with Q8_0, Q4_0: the row x is quantized in blocks of 32: amax = max |x|; where amax <
-//    2^-100, scale = 0 and all q = 0; else scale = amax / 127, q = round_to_even(x * (127 / amax)).
-//    Where an x is NaN or infinite, scale = NaN. Per block the integers' dot product is exact;
-//    acc = fma((float)dot, weight scale * scale, acc), blocks ascending from acc = 0; then + bias.
+// 2. LINEAR with quantized weights (quant/levels.h): the row x is quantized in blocks of 32: amax =
+//    max |x|; where amax < 2^-100, scale = 0 and all q = 0; else scale = amax / 127, q =
+//    round_to_even(x * (127 / amax)). Where an x is NaN or infinite, scale = NaN. A group is 16 or 32
+//    inputs with one weight scale ws and one min wm; ws, wm are exact in float. Groups ascending
+//    from acc = 0: acc = fma((float)dot, ws * scale, acc), dot = the exact sum of level * q; and
+//    where the type has mins acc = fma(wm, scale * (float)sum of q, acc). At the end, where the type
+//    has a unit, acc * unit (a power of two); then + bias.
 // 3. Sums over a row (RMS_NORM, the denominators of ATTENTION): 16 lanes, lane i takes elements i,
 //    i + 16, ... ascending; then the tree i and i + 8, + 4, + 2, + 1.
 // 4. ATTENTION: per span of QN_KV_SPAN keys, score = (fma chain over d ascending) * scale, the
@@ -23,6 +26,7 @@
 
 #include "attention/kv.h"
 #include "backend/program.h"
+#include "quant/levels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,16 +35,60 @@
 // Weights are repacked into panels of 16 rows (the last one padded with zero rows), so that 16
 // outputs are the lanes of one register:
 //   F32, F16, BF16: [k][16] elements.
-//   Q8_0: per block of 32 inputs [8][16 rows][4] bytes w + 128 (VPDPBUSD multiplies unsigned by
-//         signed bytes; the activation is the signed side, and the excess is taken back with
-//         -128 * its block sum, one broadcast), for all blocks; then [blocks][16] f16 scales.
-//   Q4_0: per block [4][16 rows][4] bytes, the low nibble w + 8 of input 4g + j, the high nibble of
-//         input 16 + 4g + j; then the scales. The excess is -8 * block sum.
+//   Quantized: the codes of all groups, then the scale records. Codes of one group of G inputs, in
+//   words of 4 bytes for the rows 0..15, each byte for one of 4 consecutive inputs; word i has inputs
+//   4 i .. 4 i + 3:
+//     8 bits: [G/4] words.
+//     4 bits: [G/8], the low nibbles word i, the high nibbles word G/8 + i.
+//     2 bits: [G/16], bits 2 s are word s G/16 + i.
+//     6 bits: the low four bits as above, then the upper two.
+//   The kernels multiply unsigned by signed bytes (VPDPBUSD), the weight on the unsigned side: with
+//   mins it is the code; else level + 128 (or + 8: Q4_0), and dot starts at -128 (-8) times the sum
+//   of the activation's quants, one broadcast.
+//   A scale record is of one block of 32 inputs: d[16], and with mins m[16], 16-bit floats; or of a
+//   superblock of 256: d[16] (f16), with mins -m[16] (f16), i8 scale[groups][16], with mins
+//   u8 min[groups][16]: ws = d * scale, wm = -m * min; or (ternary types) of 256 inputs: d[16].
 // A panel starts at a multiple of 64 bytes.
-enum { PANEL_ROWS = 16, QBLOCK = 32, Q8_BLOCK_BYTES = 512, Q4_BLOCK_BYTES = 256 };
+enum { PANEL_ROWS = 16, QBLOCK = 32, SUPERBLOCK = 256 };
 
-// One quantized row of activations: quants, then f32 scales, i32 -128 * sum, i32 -8 * sum [blocks]
-// each. The quants are int8 in order, or (act_elem_bytes 2) int16 with each four as 0 2 1 3.
+typedef enum scale_form { SCALES_F16, SCALES_BF16, SCALES_SUPER, SCALES_SHARED } scale_form;
+
+// What a kernel has to know of a type; constants after inlining.
+typedef struct int_shape {
+    int32_t group;  // inputs of one dot product: 16 or 32
+    int32_t groups; // in a scale record
+    size_t group_bytes, record_bytes;
+    size_t scales, mins; // in a record
+} int_shape;
+
+static inline __attribute__((always_inline)) int_shape int_shape_of(int bits, int group, bool min,
+                                                                    scale_form form) {
+    int_shape s = {.group = group, .groups = SUPERBLOCK / group};
+    s.group_bytes = (size_t)(group * bits * PANEL_ROWS / 8);
+    s.record_bytes = min ? 4 * PANEL_ROWS : 2 * PANEL_ROWS;
+    if (form == SCALES_F16 || form == SCALES_BF16) s.groups = 1;
+    if (form == SCALES_SUPER) {
+        s.scales = s.record_bytes;
+        s.mins = s.scales + (size_t)s.groups * PANEL_ROWS;
+        s.record_bytes = s.mins + (min ? (size_t)s.groups * PANEL_ROWS : 0);
+    }
+    return s;
+}
+
+static inline scale_form scale_form_of(const qn_form *form) {
+    if (form->group > QBLOCK) return SCALES_SHARED;
+    return form->scale == QN_SCALE_SUPER  ? SCALES_SUPER
+           : form->scale == QN_SCALE_BF16 ? SCALES_BF16
+                                          : SCALES_F16;
+}
+
+static inline int_shape int_shape_get(const qn_form *form) {
+    return int_shape_of(form->bits, form->group > QBLOCK ? QBLOCK : form->group, form->has_min,
+                        scale_form_of(form));
+}
+
+// One quantized row of activations: quants, then the words of act_words, [k / 32] each. The quants
+// are int8 in order, or (act_elem_bytes 2) int16 with each four as 0 2 1 3.
 typedef struct linear_args {
     qn_dtype type;
     int32_t k;
@@ -50,7 +98,7 @@ typedef struct linear_args {
     int32_t m;        // rows of activations
     const float *x;   // F32, F16, BF16
     size_t x_stride;  // floats
-    const uint8_t *q; // Q8_0, Q4_0
+    const uint8_t *q; // quantized types
     size_t q_stride;  // bytes
     const float *bias; // padded to whole panels; NULL: none
     float *y;          // rows hold whole panels
@@ -105,17 +153,27 @@ const cpu_kernels *qn_cpu_kernels_find(const char *isa);
 
 static inline int32_t round_up16(int32_t n) { return (n + 15) & ~15; }
 
-static inline const float *act_scales(const uint8_t *q, int32_t k, size_t elem) {
-    return (const float *)(const void *)(q + (size_t)k * elem);
+typedef enum act_words {
+    ACT_SCALES,      // f32
+    ACT_SUMS128,     // i32: -128 * the sum of the block's quants
+    ACT_SUMS8,       // i32: -8 * the sum
+    ACT_HALVES128,   // i32, two of each block: -128 * the sum of 16 quants
+    ACT_XSUMS = 5,   // f32: scale * (float)sum
+    ACT_HALF_XSUMS,  // f32, two: scale * (float)sum of 16
+    ACT_WORDS = 8,
+} act_words;
+
+static inline uint8_t *act_at(const uint8_t *q, int32_t k, size_t elem, act_words which) {
+    return (uint8_t *)q + (size_t)k * elem + (size_t)(k / QBLOCK) * which * 4;
 }
-static inline const int32_t *act_sums128(const uint8_t *q, int32_t k, size_t elem) {
-    return (const int32_t *)(const void *)(act_scales(q, k, elem) + k / QBLOCK);
+static inline const float *act_floats(const uint8_t *q, int32_t k, size_t elem, act_words which) {
+    return (const float *)(const void *)act_at(q, k, elem, which);
 }
-static inline const int32_t *act_sums8(const uint8_t *q, int32_t k, size_t elem) {
-    return act_sums128(q, k, elem) + k / QBLOCK;
+static inline const int32_t *act_ints(const uint8_t *q, int32_t k, size_t elem, act_words which) {
+    return (const int32_t *)(const void *)act_at(q, k, elem, which);
 }
 static inline size_t act_row_bytes(int32_t k, size_t elem) {
-    return ((size_t)k * elem + (size_t)(k / QBLOCK) * 12 + 63) & ~(size_t)63;
+    return ((size_t)k * elem + (size_t)(k / QBLOCK) * ACT_WORDS * 4 + 63) & ~(size_t)63;
 }
 
 // Queries of an attention call (n_rows * n_group) that are meant to be taken at once.

@@ -95,8 +95,10 @@ static void row_rope(float *y, int32_t n_heads, int32_t head_dim, qn_rope_kind k
 
 static void row_quantize(const float *x, int32_t k, uint8_t *q) {
     const int32_t n = k / QBLOCK;
-    float *scales = (float *)(void *)(q + (size_t)k * ACT_ELEM_BYTES);
-    int32_t *sums128 = (int32_t *)(void *)(scales + n), *sums8 = sums128 + n;
+    float *scales = (float *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_SCALES);
+    int32_t *sums128 = (int32_t *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_SUMS128);
+    int32_t *sums8 = sums128 + n, *halves128 = sums8 + n;
+    float *xsums = (float *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_XSUMS), *half_xsums = xsums + n;
     for (int32_t b = 0; b < n; b++, x += QBLOCK) {
         v16 lo = v16_load(x), hi = v16_load(x + 16);
         float amax = v16_hmax(v16_max(v16_abs(lo), v16_abs(hi)));
@@ -108,11 +110,18 @@ static void row_quantize(const float *x, int32_t k, uint8_t *q) {
             v16_store_i8(t, v16_mul(lo, inv));
             v16_store_i8(t + 16, v16_mul(hi, inv));
         }
-        int32_t sum = 0;
-        for (int i = 0; i < QBLOCK; i++) sum += t[i];
-        scales[b] = !finite ? __builtin_nanf("") : zero ? 0.0f : amax / 127.0f;
-        sums128[b] = -128 * sum;
-        sums8[b] = -8 * sum;
+        int32_t first = 0, second = 0;
+        for (int i = 0; i < 16; i++) first += t[i];
+        for (int i = 16; i < QBLOCK; i++) second += t[i];
+        const float scale = !finite ? __builtin_nanf("") : zero ? 0.0f : amax / 127.0f;
+        scales[b] = scale;
+        sums128[b] = -128 * (first + second);
+        sums8[b] = -8 * (first + second);
+        halves128[2 * b] = -128 * first;
+        halves128[2 * b + 1] = -128 * second;
+        xsums[b] = scale * (float)(first + second);
+        half_xsums[2 * b] = scale * (float)first;
+        half_xsums[2 * b + 1] = scale * (float)second;
         if (ACT_ELEM_BYTES == 1) {
             memcpy(q + (size_t)b * QBLOCK, t, QBLOCK);
             continue;

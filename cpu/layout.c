@@ -46,14 +46,6 @@ static qn_status place_weights(const qn_program *p, cpu_layout *l, qn_error *err
         const qn_program_weight *w = &p->weights[i];
         cpu_weight *c = &l->weights[i];
         const qn_dtype_info *info = qn_dtype_get((uint32_t)w->type);
-        switch (w->type) {
-        case QN_F32:
-        case QN_F16:
-        case QN_BF16:
-        case QN_Q8_0:
-        case QN_Q4_0: break;
-        default: info = NULL;
-        }
         if (!info) {
             const char *type = qn_dtype_gguf_name((uint32_t)w->type);
             return qn_fail(err, QN_ERR_UNSUPPORTED, "%s: the CPU backend cannot use type %s (%d)",

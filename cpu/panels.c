@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packing weights into the panels that kernels.h describes, and one row back out of them.
+// Packing weights into the panels that kernels.h describes, and one row back out of them. Nothing is
+// requantized: qn_cpu_panel_row gives the bits that the file's row dequantizes to.
+#include "base/checked.h"
 #include "cpu/executable.h"
 
 #include <string.h>
 
 size_t qn_cpu_panel_bytes(qn_dtype type, int32_t k) {
-    const size_t n = (size_t)k, blocks = n / QBLOCK;
-    size_t bytes = 0;
-    switch (type) {
-    case QN_F32: bytes = n * PANEL_ROWS * 4; break;
-    case QN_F16:
-    case QN_BF16: bytes = n * PANEL_ROWS * 2; break;
-    case QN_Q8_0: bytes = blocks * (Q8_BLOCK_BYTES + PANEL_ROWS * 2); break;
-    case QN_Q4_0: bytes = blocks * (Q4_BLOCK_BYTES + PANEL_ROWS * 2); break;
-    default: break;
+    const size_t n = (size_t)k;
+    const qn_form *form = qn_form_get(type);
+    size_t bytes = n * PANEL_ROWS * (type == QN_F32 ? 4 : 2);
+    if (form) {
+        const int_shape s = int_shape_get(form);
+        const size_t groups = n / (size_t)s.group;
+        bytes = groups * s.group_bytes + groups / (size_t)s.groups * s.record_bytes;
     }
     return (bytes + 63) & ~(size_t)63;
 }
@@ -38,22 +38,15 @@ static void pack_u16(int32_t k, const uint8_t *rows, size_t row_bytes, int32_t n
     }
 }
 
-// Blocks of a 16-bit scale and `words` groups of 4 bytes; flip is applied to the groups (+ 128).
+// Q8_0 and Q4_0, whose words are in the file as the panel has them: blocks of a 16-bit scale and
+// `words` groups of 4 bytes; flip is applied to the groups (+ 128).
 static inline void pack_blocks(int32_t blocks, int words, uint32_t flip, const uint8_t *rows,
                                size_t row_bytes, int32_t n, uint8_t *panel) {
     const size_t block_bytes = 2 + (size_t)words * 4;
     uint32_t *quants = (uint32_t *)(void *)panel;
     uint16_t *scales = (uint16_t *)(void *)(panel + (size_t)blocks * (size_t)words * 64);
     for (int32_t b = 0; b < blocks; b++) {
-        for (int32_t r = 0; r < PANEL_ROWS; r++) {
-            if (r >= n) {
-                // A zero row: scale 0, and quants that stand for 0 all the same.
-                scales[r] = 0;
-                for (int g = 0; g < words; g++) {
-                    quants[g * PANEL_ROWS + r] = words == 8 ? 0x80808080u : 0x88888888u;
-                }
-                continue;
-            }
+        for (int32_t r = 0; r < n; r++) {
             const uint8_t *src = rows + (size_t)r * row_bytes + (size_t)b * block_bytes;
             memcpy(&scales[r], src, 2);
             for (int g = 0; g < words; g++) {
@@ -62,8 +55,72 @@ static inline void pack_blocks(int32_t blocks, int words, uint32_t flip, const u
                 quants[g * PANEL_ROWS + r] = four ^ flip;
             }
         }
+        for (int32_t r = n; r < PANEL_ROWS; r++) {
+            scales[r] = 0; // a zero row, whatever its quants
+            for (int g = 0; g < words; g++) quants[g * PANEL_ROWS + r] = 0;
+        }
         quants += words * PANEL_ROWS;
         scales += PANEL_ROWS;
+    }
+}
+
+// The codes of one group of one row; dst: the row's word of the group's first.
+static inline void pack_codes(int bits, int group, const uint8_t *code, uint32_t *dst) {
+    uint32_t w[8];
+    memcpy(w, code, (size_t)group);
+    if (bits == 8) {
+        for (int i = 0; i < group / 4; i++) dst[i * PANEL_ROWS] = w[i];
+        return;
+    }
+    const int pairs = group / 8, fours = group / 16;
+    if (bits >= 4) {
+        for (int i = 0; i < pairs; i++, dst += PANEL_ROWS) {
+            *dst = (w[i] & 0x0f0f0f0f) | (w[i + pairs] & 0x0f0f0f0f) << 4;
+        }
+    }
+    if (bits == 4) return;
+    const int shift = bits == 6 ? 4 : 0; // where the two bits are
+    for (int i = 0; i < group / 4; i++) w[i] = w[i] >> shift & 0x03030303;
+    for (int i = 0; i < fours; i++, dst += PANEL_ROWS) {
+        *dst = w[i] | w[i + fours] << 2 | w[i + 2 * fours] << 4 | w[i + 3 * fours] << 6;
+    }
+}
+
+// One row's column of a scale record.
+static void pack_scales(const qn_form *form, const int_shape *s, const qn_codes *c, int32_t r,
+                        uint8_t *record) {
+    uint16_t *d = (uint16_t *)(void *)record;
+    const bool super = form->scale == QN_SCALE_SUPER;
+    d[r] = c->d;
+    if (form->has_min) d[PANEL_ROWS + r] = super ? c->m ^ 0x8000 : c->m;
+    if (!super) return;
+    for (int32_t g = 0; g < s->groups; g++) {
+        record[s->scales + (size_t)(g * PANEL_ROWS + r)] = (uint8_t)c->scale[g];
+        if (form->has_min) record[s->mins + (size_t)(g * PANEL_ROWS + r)] = c->min[g];
+    }
+}
+
+static void pack_int(const qn_form *form, int32_t k, const uint8_t *rows, size_t row_bytes,
+                     int32_t n, uint8_t *panel) {
+    const qn_dtype_info *info = qn_dtype_get((uint32_t)form->type);
+    const int_shape s = int_shape_get(form);
+    const int32_t blocks = k / (int32_t)info->block_size;
+    const int32_t groups = (int32_t)info->block_size / s.group; // of a block
+    const size_t quants_bytes = (size_t)(k / s.group) * s.group_bytes;
+    if (n < PANEL_ROWS) memset(panel, 0, qn_cpu_panel_bytes(form->type, k)); // zero rows
+    uint8_t *record = panel + quants_bytes;
+    for (int32_t b = 0; b < blocks; b++, record += s.record_bytes) {
+        for (int32_t r = 0; r < n; r++) {
+            qn_codes c;
+            qn_unpack_block(form->type,
+                            rows + (size_t)r * row_bytes + (size_t)b * info->block_bytes, &c);
+            for (int32_t g = 0; g < groups; g++) {
+                uint8_t *dst = panel + (size_t)(b * groups + g) * s.group_bytes;
+                pack_codes(form->bits, s.group, c.code + g * s.group,
+                           (uint32_t *)(void *)dst + r);
+            }
+            pack_scales(form, &s, &c, r, record);
+        }
     }
 }
 
@@ -75,7 +132,49 @@ void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row
     case QN_BF16: pack_u16(k, rows, row_bytes, n, panel); break;
     case QN_Q8_0: pack_blocks(k / QBLOCK, 8, 0x80808080u, rows, row_bytes, n, panel); break;
     case QN_Q4_0: pack_blocks(k / QBLOCK, 4, 0, rows, row_bytes, n, panel); break;
-    default: break;
+    default: pack_int(qn_form_get(type), k, rows, row_bytes, n, panel); break;
+    }
+}
+
+int32_t qn_cpu_panel_code(int bits, int32_t group, const uint8_t *codes, int32_t i, size_t r) {
+    const int32_t word = i / 4, pairs = group / 8, fours = group / 16;
+    const uint8_t *row = codes + r * 4 + i % 4;
+    if (bits == 8) return row[word * 64];
+    int32_t code = 0;
+    if (bits >= 4) {
+        code = row[word % pairs * 64] >> word / pairs * 4 & 15;
+        row += pairs * 64;
+    }
+    if (bits != 4) {
+        const int32_t two = row[word % fours * 64] >> word / fours * 2 & 3;
+        code |= bits == 6 ? two << 4 : two;
+    }
+    return code;
+}
+
+static void int_row(const qn_form *form, int32_t k, const uint8_t *p, size_t r, float *dst) {
+    const int_shape s = int_shape_get(form);
+    const uint8_t *record = p + (size_t)(k / s.group) * s.group_bytes;
+    const bool super = form->scale == QN_SCALE_SUPER;
+    float levels[256];
+    for (int i = 0; i < 1 << form->bits; i++) {
+        levels[i] = (float)(form->levels ? form->levels[i] : i - form->excess);
+    }
+    for (int32_t g = 0; g < k / s.group; g++, p += s.group_bytes) {
+        const int32_t in = g % s.groups;
+        if (g && in == 0) record += s.record_bytes;
+        const uint16_t *d = (const uint16_t *)(const void *)record;
+        float scale = form->scale == QN_SCALE_BF16 ? qn_bf16_to_f32(d[r]) : qn_f16_to_f32(d[r]);
+        float min = form->has_min ? qn_f16_to_f32(d[PANEL_ROWS + r]) : 0;
+        if (super) {
+            const size_t at = (size_t)in * PANEL_ROWS + r;
+            scale = scale * form->unit * (float)(int8_t)record[s.scales + at];
+            if (form->has_min) min *= (float)record[s.mins + at];
+        }
+        for (int32_t i = 0; i < s.group; i++) {
+            const float v = scale * levels[qn_cpu_panel_code(form->bits, s.group, p, i, r)];
+            *dst++ = form->has_min ? v + min : v;
+        }
     }
 }
 
@@ -85,7 +184,7 @@ void qn_cpu_panel_row(qn_dtype type, int32_t k, const uint8_t *panels, size_t st
     const size_t r = (size_t)(row % PANEL_ROWS);
     const float *f32 = (const float *)(const void *)p;
     const uint16_t *u16 = (const uint16_t *)(const void *)p;
-    const size_t n = (size_t)k, blocks = n / QBLOCK;
+    const size_t n = (size_t)k;
     switch (type) {
     case QN_F32:
         for (size_t i = 0; i < n; i++) dst[i] = f32[i * PANEL_ROWS + r];
@@ -96,23 +195,6 @@ void qn_cpu_panel_row(qn_dtype type, int32_t k, const uint8_t *panels, size_t st
     case QN_BF16:
         for (size_t i = 0; i < n; i++) dst[i] = qn_bf16_to_f32(u16[i * PANEL_ROWS + r]);
         break;
-    case QN_Q8_0:
-    case QN_Q4_0: {
-        const size_t block_bytes = type == QN_Q8_0 ? Q8_BLOCK_BYTES : Q4_BLOCK_BYTES;
-        const uint16_t *scales = (const uint16_t *)(const void *)(p + blocks * block_bytes);
-        for (size_t b = 0; b < blocks; b++, p += block_bytes, dst += QBLOCK) {
-            const float d = qn_f16_to_f32(scales[b * PANEL_ROWS + r]);
-            for (size_t i = 0; i < QBLOCK; i++) {
-                if (type == QN_Q8_0) {
-                    dst[i] = d * (float)(p[i / 4 * 64 + r * 4 + i % 4] - 128);
-                } else {
-                    const uint8_t both = p[i % 16 / 4 * 64 + r * 4 + i % 4];
-                    dst[i] = d * (float)((i < 16 ? both & 15 : both >> 4) - 8);
-                }
-            }
-        }
-        break;
-    }
-    default: break;
+    default: int_row(qn_form_get(type), k, p, r, dst); break;
     }
 }

@@ -162,9 +162,9 @@ static void test_quantize(void **state) {
         uint8_t *q = aligned_alloc(64, act_row_bytes(128, elem));
         assert_non_null(q);
         kernels->quantize(x, 128, q);
-        const float *scales = act_scales(q, 128, elem);
+        const float *scales = act_floats(q, 128, elem, ACT_SCALES);
         float amax = 0;
-        int32_t sum = 0;
+        int32_t sum = 0, first = 0;
         for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[i]));
         assert_true(scales[0] == amax / 127.0f && scales[1] == 0 && scales[2] == 0);
         assert_true(isnan(scales[3]));
@@ -175,12 +175,20 @@ static void test_quantize(void **state) {
             if (i < 32) {
                 assert_int_equal(v, (int)rintf(x[i] * (127.0f / amax)));
                 sum += v;
+                if (i < 16) first += v;
             } else {
                 assert_int_equal(v, 0);
             }
         }
-        assert_int_equal(act_sums128(q, 128, elem)[0], -128 * sum);
-        assert_int_equal(act_sums8(q, 128, elem)[0], -8 * sum);
+        const int32_t *halves = act_ints(q, 128, elem, ACT_HALVES128);
+        const float *half_sums = act_floats(q, 128, elem, ACT_HALF_XSUMS);
+        assert_int_equal(act_ints(q, 128, elem, ACT_SUMS128)[0], -128 * sum);
+        assert_int_equal(act_ints(q, 128, elem, ACT_SUMS8)[0], -8 * sum);
+        assert_int_equal(halves[0], -128 * first);
+        assert_int_equal(halves[1], -128 * (sum - first));
+        assert_true(act_floats(q, 128, elem, ACT_XSUMS)[0] == scales[0] * (float)sum);
+        assert_true(half_sums[0] == scales[0] * (float)first);
+        assert_true(half_sums[1] == scales[0] * (float)(sum - first));
         free(q);
     }
 }
