@@ -172,5 +172,6 @@ void qn_sampling_flags_apply(const qn_sampling_flags *f, const qn_engine_info *i
     request->temperature = f->temperature >= 0 ? (float)f->temperature : info->temperature;
     request->top_p = f->top_p > 0 ? (float)f->top_p : info->top_p;
     request->min_p = f->min_p >= 0 ? (float)f->min_p : info->min_p;
+    request->repetition_penalty = info->repetition_penalty;
     request->top_k = f->top_k >= 0 ? (int32_t)f->top_k : info->top_k;
 }

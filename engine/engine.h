@@ -71,9 +71,10 @@ typedef struct qn_engine_info {
     // template writes what it wants.)
     bool chat_template_is_fallback;
     const char *bos_text, *eos_text;       // for templates; "" where there is none
-    // Sampling defaults of generation_config.json; else temperature 1, top_k 0, top_p 1, min_p 0.
-    float temperature, top_p, min_p;
-    int32_t top_k;
+    // Sampling defaults of generation_config.json; else temperature 1, top_k 0, top_p 1, min_p 0,
+    // repetition_penalty 1, max_new_tokens 0 (what the context leaves).
+    float temperature, top_p, min_p, repetition_penalty;
+    int32_t top_k, max_new_tokens;
 } qn_engine_info;
 const qn_engine_info *qn_engine_get_info(const qn_engine *e); // immutable, valid until close
 

@@ -188,6 +188,8 @@ static void fill_info(qn_engine *e, const qn_engine_options *o) {
     i->top_p = m->has_top_p ? m->top_p : 1;
     i->min_p = m->has_min_p ? m->min_p : 0;
     i->top_k = m->has_top_k ? m->top_k : 0;
+    i->repetition_penalty = m->repetition_penalty > 0 ? m->repetition_penalty : 1;
+    i->max_new_tokens = m->max_new_tokens;
     e->api->describe(e->backend, e->backend_text, sizeof e->backend_text);
     i->backend = e->backend_text;
 }

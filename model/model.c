@@ -92,6 +92,14 @@ static void read_generation_config(qn_model *m) {
         info->has_min_p = true;
         info->min_p = (float)json_number_value(v);
     }
+    v = json_object_get(g, "repetition_penalty");
+    if (json_is_number(v) && (float)json_number_value(v) > 0 && json_number_value(v) <= 100) {
+        info->repetition_penalty = (float)json_number_value(v);
+    }
+    v = json_object_get(g, "max_new_tokens");
+    if (json_is_integer(v) && json_integer_value(v) > 0 && json_integer_value(v) <= INT32_MAX) {
+        info->max_new_tokens = (int32_t)json_integer_value(v);
+    }
 }
 
 // Warns of tensors that no op reads, once, with an example: a sign that the file is of another family.

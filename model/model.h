@@ -20,6 +20,8 @@ typedef struct qn_model_info {
     bool has_temperature, has_top_k, has_top_p, has_min_p; // generation_config.json
     float temperature, top_p, min_p;
     int32_t top_k;
+    float repetition_penalty; // of the same file; 0: not there
+    int32_t max_new_tokens;   // of the same; 0: not there
 } qn_model_info;
 
 // Opens a GGUF file or a Hugging Face directory, reads the metadata, checks every tensor the program

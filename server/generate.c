@@ -47,6 +47,7 @@ static void generation_free(qn_generation *g) {
     else if (l->generations == g) l->generations = g->next;
     if (g->next) g->next->prev = g->prev;
     if (g->conn) qn_http_conn_set_user(g->conn, NULL);
+    qn_output_free_prompts(g);
     qn_gen_request_free(g->request);
     qn_ids_free(&g->prompt_ids);
     free(g->prompt_ends);
@@ -171,6 +172,7 @@ static bool may_stop(const qn_choice *c, int32_t id) {
 }
 
 static bool on_token(qn_choice *c, const qn_token_event *e) {
+    if (c->gen->request->echo_only) return true;
     if (c->gen->request->return_ids) {
         if (!qn_grow(&c->ids, &c->cap_ids, (size_t)c->n_tokens + 1, sizeof *c->ids)) return false;
         c->ids[c->n_tokens] = e->id;
@@ -275,8 +277,9 @@ static bool take_end(qn_choice *c, const qn_request_state *state) {
     }
     if (!c->finish && !end_text(c)) return false;
     if (c->finish) return true; // a stop string after all
-    c->finish = state->outcome == QN_DONE_STOP ? "stop" : "length";
-    if (state->outcome == QN_DONE_STOP) {
+    const bool stopped = state->outcome == QN_DONE_STOP && !r->echo_only;
+    c->finish = stopped ? "stop" : "length";
+    if (stopped) {
         // A stop of the model's own is not worth a reason; one that was asked for is.
         for (size_t i = 0; i < r->n_stop_ids; i++) {
             if (r->stop_ids[i] == state->stop_id) c->stop_id = state->stop_id;
@@ -321,8 +324,8 @@ static void pump(qn_choice *c) {
             fail_generation(g, &err);
             return;
         }
-        if (n) count_tokens(c, n);
-        bool ok = true;
+        if (n && !g->request->echo_only) count_tokens(c, n);
+        bool ok = n == 0 || qn_output_begin(c, &g->loop->piece);
         for (size_t i = 0; i < n && ok && !c->finish; i++) {
             ok = on_token(c, &events[i]);
             bool last = i + 1 == n || c->finish; // the last one goes out with what follows below
@@ -445,10 +448,11 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         return qn_api_fail_status(err, &e, "stop");
     }
     qn_detok_init(&c->detok, s->info->tokenizer, !r->skip_special, r->chat);
+    const int32_t prompt_logprobs = k == 0 ? qn_output_prompt_logprobs(r) : -1;
     qn_request q = {
         .prompt = prompt->data + first,
         .n_prompt = (int32_t)n_prompt,
-        .max_tokens = r->max_tokens,
+        .max_tokens = r->max_tokens ? r->max_tokens : r->likely_max_tokens,
         .min_tokens = r->min_tokens,
         .stop_ids = r->stop_ids,
         .n_stop_ids = (int32_t)r->n_stop_ids,
@@ -463,6 +467,8 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         .min_p = r->min_p,
         .top_k = r->top_k,
         .n_logprobs = r->n_logprobs,
+        .prompt_logprobs = prompt_logprobs >= 0,
+        .n_prompt_logprobs = QN_MAX(prompt_logprobs, 0),
         .cache_salt = r->cache_salt,
         .cache_salt_len = r->cache_salt ? strlen(r->cache_salt) : 0,
         .repetition_penalty = r->repetition_penalty,
@@ -526,15 +532,25 @@ static qn_generation *generation_create(qn_loop *l, qn_http_conn *conn, qn_gen_r
     return g;
 }
 
-// Keeps the prompts' ids for the answer.
+// Keeps the prompts' ids for the answer, and room for what it says of them.
 static bool keep_ids(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_api_error *err) {
     const qn_gen_request *r = g->request;
-    size_t copies = r->chat ? 1 : (size_t)r->n;
+    const int32_t n_logprobs = qn_output_prompt_logprobs(r);
+    const char *name = n_logprobs < 0 ? "return_token_ids" : r->n_prompt_logprobs < 0 ? "echo"
+                                                                                    : "prompt_logprobs";
+    size_t copies = r->chat ? 1 : (size_t)r->n, each = (size_t)(n_logprobs + 1);
+    if (each > 0 && ids->len > QN_MAX_PROMPT_LOGPROBS / copies / each) {
+        return qn_api_fail(err, 400, name, "%s: the answer would have %zu logprobs of each of %zu "
+                           "prompt tokens, more than %d in all", name, copies * each, ids->len,
+                           QN_MAX_PROMPT_LOGPROBS);
+    }
     if (ids->len > QN_REQUEST_MAX_ECHOED_IDS / copies) {
-        return qn_api_fail(err, 400, "return_token_ids",
-                           "return_token_ids: the answer would repeat more than %d prompt tokens",
+        return qn_api_fail(err, 400, name,
+                           "%s: the answer would repeat more than %d prompt tokens", name,
                            QN_REQUEST_MAX_ECHOED_IDS);
     }
+    g->prompts = each > 0 ? calloc(r->n_prompts, sizeof *g->prompts) : NULL;
+    if (each > 0 && !g->prompts) return qn_api_fail(err, 503, NULL, "out of memory");
     g->prompt_ends = calloc(r->n_prompts, sizeof *g->prompt_ends);
     if (!g->prompt_ends || !qn_grow(&g->prompt_ids.data, &g->prompt_ids.cap, ids->len,
                                     sizeof *g->prompt_ids.data)) {
@@ -550,7 +566,8 @@ static bool keep_ids(qn_generation *g, const qn_ids *ids, const size_t *ends, qn
 static bool start(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_api_error *err) {
     const qn_gen_request *r = g->request;
     qn_metrics *m = metrics(g);
-    if (r->return_ids && !keep_ids(g, ids, ends, err)) return false;
+    const bool keep = r->return_ids || qn_output_prompt_logprobs(r) >= 0;
+    if (keep && !keep_ids(g, ids, ends, err)) return false;
     for (size_t i = 0; i < r->n_prompts; i++) {
         size_t first = i ? ends[i - 1] : 0, n = ends[i] - first;
         for (int32_t k = 0; k < r->n; k++) {
@@ -561,7 +578,9 @@ static bool start(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_ap
     }
     g->n_prompt = (int64_t)ids->len;
     qn_metrics_observe(m, QN_HIST_PARAMS_N, r->n);
-    if (r->max_tokens) qn_metrics_observe(m, QN_HIST_PARAMS_MAX_TOKENS, r->max_tokens);
+    if (r->max_tokens) {
+        qn_metrics_observe(m, QN_HIST_PARAMS_MAX_TOKENS, r->echo_only ? 0 : r->max_tokens);
+    }
     return true;
 }
 

@@ -18,9 +18,17 @@ typedef struct qn_logprob_text { // JSON array elements, in the making
     size_t chars;                // completions: characters of all tokens so far
 } qn_logprob_text;
 
+// What a prompt's tokens add to the answer; made when the first of its choices has a token.
+typedef struct qn_prompt_output {
+    bool ready;
+    qn_buf scores;          // elements of the array of prompt_logprobs
+    qn_logprob_text tokens; // echo with logprobs: what the choices' logprobs begin with
+} qn_prompt_output;
+
 struct qn_choice {
     qn_generation *gen;
     int32_t index;
+    bool begun;      // it had its first token
     uint64_t handle; // 0: released
     bool unread;     // the engine has something, but the connection is full
     bool first_sent; // its first chunk
@@ -70,8 +78,9 @@ struct qn_generation {
     uint64_t arrived_ns;
     int64_t n_prompt; // of all prompts
     int64_t n_cached;
-    qn_ids prompt_ids; // of all prompts, where the request wants them
+    qn_ids prompt_ids; // of all prompts, where the answer has something of them
     size_t *prompt_ends; // [n_prompts] where each ends in prompt_ids
+    qn_prompt_output *prompts; // [n_prompts] where there are prompt logprobs
     qn_choice *choices;
     size_t n_choices, n_open;
 };
@@ -81,6 +90,12 @@ struct qn_generation {
 void qn_output_chunk(const qn_choice *c, bool first, qn_buf *out);
 void qn_output_usage_chunk(const qn_generation *g, qn_buf *out);
 void qn_output_response(const qn_generation *g, qn_buf *out);
+// The prompt's part of a choice that has its first token: echo, and the prompt's logprobs. False: out
+// of memory, or the engine lost them.
+bool qn_output_begin(qn_choice *c, qn_buf *scratch);
+// How many logprobs of each prompt token the engine is asked for; -1: none.
+int32_t qn_output_prompt_logprobs(const qn_gen_request *r);
+void qn_output_free_prompts(qn_generation *g);
 // Moves pending tokens that begin before byte `end` of the text to the choice's logprobs.
 void qn_output_logprobs(qn_choice *c, size_t end, qn_buf *scratch);
 void qn_output_clear_logprobs(qn_choice *c); // after they were sent

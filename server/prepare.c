@@ -41,7 +41,7 @@ static bool generate(struct qn_server *s, qn_job *job, const char *body, size_t 
         if (!qn_prompt_build(s->info, r, i, &job->ids, &job->err)) return false;
         job->ends[i] = job->ids.len;
     }
-    return true;
+    return qn_echo_build(s->info, r, &job->ids, job->ends, &job->err);
 }
 
 static bool tokenize(struct qn_server *s, qn_job *job, const char *body, size_t len) {

@@ -108,3 +108,33 @@ bool qn_bad_words_build(const qn_engine_info *info, qn_gen_request *r, qn_api_er
     }
     return qn_api_fail_status(err, &e, "bad_words");
 }
+
+static bool echo_ids(const qn_tokenizer *t, const int32_t *ids, size_t n, size_t most, qn_buf *out) {
+    qn_detok d;
+    qn_detok_init(&d, t, true, true);
+    for (size_t i = 0; i < n && out->len <= most; i++) {
+        if (!qn_detok_push(&d, ids[i], out)) return false;
+    }
+    return qn_detok_flush(&d, out);
+}
+
+bool qn_echo_build(const qn_engine_info *info, qn_gen_request *r, const qn_ids *ids,
+                   const size_t *ends, qn_api_error *err) {
+    const size_t copies = (size_t)r->n;
+    size_t bytes = r->last_message.len;
+    if (!r->echo) return true;
+    for (size_t i = 0; !r->chat && i < r->n_prompts; i++) {
+        qn_prompt_input *p = &r->prompts[i];
+        const size_t first = i ? ends[i - 1] : 0, most = QN_REQUEST_MAX_ECHOED_BYTES;
+        if (p->text) qn_buf_append(&p->echo, p->text, p->len);
+        else if (!echo_ids(info->tokenizer, ids->data + first, ends[i] - first, most, &p->echo)) {
+            p->echo.failed = true;
+        }
+        if (p->echo.failed) return qn_api_fail(err, 503, NULL, "out of memory");
+        bytes += p->echo.len;
+        if (bytes > most / copies) break;
+    }
+    if (bytes <= QN_REQUEST_MAX_ECHOED_BYTES / copies) return true;
+    return qn_api_fail(err, 400, "echo", "echo: the answer would repeat more than %d bytes",
+                       QN_REQUEST_MAX_ECHOED_BYTES);
+}

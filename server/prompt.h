@@ -18,4 +18,9 @@ bool qn_prompt_build(const qn_engine_info *info, const qn_gen_request *r, size_t
 // other tokens: r->bad_ids and r->bad_lens.
 bool qn_bad_words_build(const qn_engine_info *info, qn_gen_request *r, qn_api_error *err);
 
+// What an echo shows of each prompt: its text, or its ids' text. ids, ends: of the prompts, one after
+// the other. 400 where one answer would repeat too much.
+bool qn_echo_build(const qn_engine_info *info, qn_gen_request *r, const qn_ids *ids,
+                   const size_t *ends, qn_api_error *err);
+
 #endif

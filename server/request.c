@@ -167,12 +167,10 @@ static const struct {
     {"structured_outputs", NEUTRAL_NULL},
     {"structural_tag", NEUTRAL_NULL},
     {"grammar", NEUTRAL_EMPTY},
-    {"echo", NEUTRAL_FALSE},
     {"suffix", NEUTRAL_EMPTY},
     {"audio", NEUTRAL_NULL},
     {"moderation", NEUTRAL_NULL},
     {"web_search_options", NEUTRAL_NULL},
-    {"prompt_logprobs", NEUTRAL_NULL},
     {"truncate_prompt_tokens", NEUTRAL_NULL},
     {"return_tokens_as_token_ids", NEUTRAL_FALSE},
     {"prompt_embeds", NEUTRAL_NULL},
@@ -529,6 +527,11 @@ static bool parse_stops(const parse *p, qn_gen_request *r) {
 }
 
 static bool parse_logprobs(const parse *p, qn_gen_request *r) {
+    if (!get_int(p, "prompt_logprobs", 0, p->limits->max_logprobs, &r->n_prompt_logprobs)) return false;
+    if (r->n_prompt_logprobs >= 0 && r->stream) {
+        return qn_api_fail(p->err, 400, "prompt_logprobs",
+                           "prompt_logprobs are not available when stream is true");
+    }
     if (!r->chat) return get_int(p, "logprobs", 0, p->limits->max_logprobs, &r->n_logprobs);
     bool wanted = false;
     int32_t top = -1;
@@ -649,7 +652,7 @@ static bool parse_bad_words(const parse *p, qn_gen_request *r) {
 }
 
 static bool parse_penalties(const parse *p, qn_gen_request *r) {
-    r->repetition_penalty = 1;
+    r->repetition_penalty = p->limits->repetition_penalty > 0 ? p->limits->repetition_penalty : 1;
     return get_float(p, "presence_penalty", -2, false, 2, &r->presence_penalty) &&
            get_float(p, "frequency_penalty", -2, false, 2, &r->frequency_penalty) &&
            get_float(p, "repetition_penalty", 0, true, QN_MAX_REPETITION_PENALTY,
@@ -682,7 +685,8 @@ static bool parse_counts(const parse *p, qn_gen_request *r) {
     int64_t most = p->limits->max_model_len;
     int32_t max_completion = 0, best_of = 0;
     r->n = 1;
-    if (!get_int(p, "max_tokens", 1, INT32_MAX, &r->max_tokens) ||
+    const bool may_be_empty = r->echo && !r->chat;
+    if (!get_int(p, "max_tokens", may_be_empty ? 0 : 1, INT32_MAX, &r->max_tokens) ||
         !get_int(p, "max_completion_tokens", 1, INT32_MAX, &max_completion) ||
         !get_int(p, "min_tokens", 0, most, &r->min_tokens) ||
         !get_int(p, "n", 1, QN_REQUEST_MAX_CHOICES, &r->n) ||
@@ -695,16 +699,20 @@ static bool parse_counts(const parse *p, qn_gen_request *r) {
         r->max_tokens = max_completion;
         name = "max_completion_tokens";
     }
-    if (!r->chat && r->max_tokens == 0) r->max_tokens = 16; // the API's default
+    if (!r->chat && r->max_tokens == 0) {
+        r->echo_only = field(p, "max_tokens") != NULL;
+        r->max_tokens = r->echo_only ? 1 : 16; // the API's default
+    }
+    if (r->max_tokens == 0) r->likely_max_tokens = p->limits->max_new_tokens;
     if (r->max_tokens >= most) {
         p->err->code = "context_length_exceeded";
         return qn_api_fail(p->err, 400, name,
                            "%s is %d, which with a prompt cannot fit the model's context of %lld "
                            "tokens", name, r->max_tokens, (long long)most);
     }
-    if (r->max_tokens && r->min_tokens > r->max_tokens) {
+    if (r->max_tokens && r->min_tokens > (r->echo_only ? 0 : r->max_tokens)) {
         return qn_api_fail(p->err, 400, "min_tokens", "min_tokens %d is more than max_tokens %d",
-                           r->min_tokens, r->max_tokens);
+                           r->min_tokens, r->echo_only ? 0 : r->max_tokens);
     }
     if (best_of && best_of != r->n) return unsupported(p, "best_of");
     if ((size_t)r->n * r->n_prompts > QN_REQUEST_MAX_CHOICES) {
@@ -752,14 +760,20 @@ static bool parse_flags(const parse *p, qn_gen_request *r) {
     if (field(p, "add_special_tokens")) r->add_special_tokens = add;
     // In a chat they are the template's business; a second BOS is nobody's wish.
     if (r->chat && add) return unsupported(p, "add_special_tokens");
-    if (!get_bool(p, "return_token_ids", &r->return_ids)) return false;
+    if (!get_bool(p, "return_token_ids", &r->return_ids) || !get_bool(p, "echo", &r->echo)) {
+        return false;
+    }
     if (!r->chat) return true;
     if (!get_bool(p, "continue_final_message", &r->continue_final)) return false;
     r->add_generation_prompt = !r->continue_final;
     if (!get_bool(p, "add_generation_prompt", &r->add_generation_prompt)) return false;
-    if (!r->continue_final) return true;
     const json_t *last = json_array_get(r->messages, json_array_size(r->messages) - 1);
     const char *role = json_string_value(json_object_get(last, "role"));
+    if (r->echo && role && strcmp(role, "assistant") == 0) {
+        const json_t *text = json_object_get(last, "content");
+        r->last_message = (qn_str){json_string_value(text), json_string_length(text)};
+    }
+    if (!r->continue_final) return true;
     if (r->add_generation_prompt) {
         return qn_api_fail(p->err, 400, "continue_final_message",
                            "continue_final_message and add_generation_prompt exclude each other");
@@ -785,14 +799,14 @@ qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat,
     }
     r->root = p.root;
     r->chat = chat;
-    r->n_logprobs = -1;
+    r->n_logprobs = r->n_prompt_logprobs = -1;
     r->n_prompts = 1;
     bool ok = get_string(&p, "model", &r->model) && check_refused(&p) &&
               (chat ? parse_messages(&p, r) && parse_tools(&p, r) && parse_kwargs(&p, r)
                     : parse_prompt(&p, r)) &&
               parse_flags(&p, r) && parse_sampling(&p, r) && parse_penalties(&p, r) &&
               parse_request_id(&p, r) && parse_counts(&p, r) &&
-              parse_stops(&p, r) && parse_logprobs(&p, r) && parse_stream(&p, r) &&
+              parse_stops(&p, r) && parse_stream(&p, r) && parse_logprobs(&p, r) &&
               parse_salt(&p, r);
     if (!ok) {
         qn_gen_request_free(r);
@@ -803,7 +817,10 @@ qn_gen_request *qn_gen_request_parse(const qn_request_limits *limits, bool chat,
 
 void qn_gen_request_free(qn_gen_request *r) {
     if (!r) return;
-    for (size_t i = 0; r->prompts && i < r->n_prompts; i++) free(r->prompts[i].ids);
+    for (size_t i = 0; r->prompts && i < r->n_prompts; i++) {
+        free(r->prompts[i].ids);
+        qn_buf_free(&r->prompts[i].echo);
+    }
     free(r->prompts);
     free(r->bias_ids);
     free(r->biases);

@@ -23,7 +23,8 @@ enum { // caps on what one request may hold
     QN_REQUEST_MAX_STOP_IDS = 64,
     QN_REQUEST_MAX_BAD_WORDS = 128,
     QN_REQUEST_MAX_BAD_WORD_BYTES = 1024,
-    QN_REQUEST_MAX_ECHOED_IDS = 1 << 20, // prompt ids in one answer (return_token_ids)
+    QN_REQUEST_MAX_ECHOED_IDS = 1 << 20, // prompt ids in one answer (return_token_ids, echo)
+    QN_REQUEST_MAX_ECHOED_BYTES = 16 << 20, // of prompts in one answer (echo)
 };
 
 typedef struct qn_request_limits {
@@ -31,6 +32,8 @@ typedef struct qn_request_limits {
     int32_t max_logprobs;
     float temperature, top_p, min_p; // defaults
     int32_t top_k;
+    float repetition_penalty; // 0: 1
+    int32_t max_new_tokens;   // of a chat; 0: what the context leaves
 } qn_request_limits;
 
 typedef struct qn_prompt_input { // text or ids
@@ -38,6 +41,7 @@ typedef struct qn_prompt_input { // text or ids
     size_t len;
     int32_t *ids;
     size_t n_ids;
+    qn_buf echo; // made by qn_echo_build: what the answer begins with
 } qn_prompt_input;
 
 typedef struct qn_gen_request {
@@ -52,6 +56,7 @@ typedef struct qn_gen_request {
     size_t n_prompts;         // 1 for chat
     int add_special_tokens;   // -1: not given
     int32_t max_tokens;       // 0: not given
+    int32_t likely_max_tokens; // then: the model's default, as far as the context has room; 0: none
     int32_t min_tokens;
     int32_t n;
     bool has_seed;
@@ -77,6 +82,10 @@ typedef struct qn_gen_request {
     int32_t stop_ids[QN_REQUEST_MAX_STOP_IDS];
     size_t n_stop_ids;
     int32_t n_logprobs; // -1: none
+    int32_t n_prompt_logprobs; // -1: none
+    bool echo;      // the answer begins with the prompt; of a chat: with its last message
+    bool echo_only; // and ends there: max_tokens, 0 in the request, is then 1
+    qn_str last_message; // the assistant's that a chat's echo shows
     int32_t priority;
     bool include_stop, ignore_eos, skip_special, return_ids;
     bool stream, include_usage, continuous_usage;

@@ -424,6 +424,8 @@ qn_status qn_server_create(const qn_server_options *options, qn_server **out, qn
         .top_p = s->info->top_p,
         .min_p = s->info->min_p,
         .top_k = s->info->top_k,
+        .repetition_penalty = s->info->repetition_penalty,
+        .max_new_tokens = s->info->max_new_tokens,
     };
     s->metrics = qn_metrics_create(s->prefix, s->names[0], s->info->max_model_len,
                                    qn_route_handlers, qn_route_handler_count());

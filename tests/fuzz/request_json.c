@@ -28,6 +28,9 @@ static void check_request(const qn_request_limits *l, const qn_gen_request *r) {
     check(r->max_tokens >= 0 && r->max_tokens < l->max_model_len);
     check(r->min_tokens >= 0 && (r->max_tokens == 0 || r->min_tokens <= r->max_tokens));
     check(r->n_logprobs >= -1 && r->n_logprobs <= l->max_logprobs);
+    check(r->n_prompt_logprobs >= -1 && r->n_prompt_logprobs <= l->max_logprobs);
+    check(r->n_prompt_logprobs < 0 || !r->stream);
+    check(!r->echo_only || (r->echo && !r->chat && r->max_tokens == 1 && r->min_tokens == 0));
     check(r->n_stops <= QN_REQUEST_MAX_STOPS && r->n_stop_ids <= QN_REQUEST_MAX_STOP_IDS);
     for (size_t i = 0; i < r->n_stops; i++) {
         check(r->stops[i].len > 0 && r->stops[i].len <= QN_REQUEST_MAX_STOP_BYTES);
@@ -77,6 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         .max_logprobs = 20,
         .temperature = 1,
         .top_p = 1,
+        .repetition_penalty = 1.1f,
+        .max_new_tokens = 5,
     };
     if (size < 1) return 0;
     const char *body = (const char *)data + 1;

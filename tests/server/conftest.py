@@ -21,10 +21,10 @@ MODEL = ROOT / "models" / "quern-demo-q8_0.gguf"
 
 
 class Server:
-    def __init__(self, *args, env=None):
+    def __init__(self, *args, env=None, model=MODEL):
         self.log = b""
         self.process = subprocess.Popen(
-            [os.environ["QN_QUERN"], "serve", str(MODEL), "--port", "0", *map(str, args)],
+            [os.environ["QN_QUERN"], "serve", str(model), "--port", "0", *map(str, args)],
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
         )

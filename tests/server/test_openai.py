@@ -541,8 +541,10 @@ BAD = [
     ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"best_of": 3}, "best_of"),
-    ({"echo": True}, "echo"),
-    ({"prompt_logprobs": 1}, "prompt_logprobs"),
+    ({"echo": 1}, "echo"),
+    ({"prompt_logprobs": 21}, "prompt_logprobs"),
+    ({"prompt_logprobs": -1}, "prompt_logprobs"),
+    ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
     ({"chat_template": "{{ x }}"}, "chat_template"),
 ]
 

@@ -22,6 +22,8 @@ static const qn_request_limits limits = {
     .top_p = 0.5f,
     .min_p = 0.25f,
     .top_k = 7,
+    .repetition_penalty = 1.5f,
+    .max_new_tokens = 9,
 };
 
 static qn_gen_request *parse(bool chat, const char *body, qn_api_error *err) {
@@ -37,12 +39,53 @@ static void test_defaults(void **state) {
     assert_true(r->chat && r->n == 1 && r->n_prompts == 1 && r->n_logprobs == -1);
     assert_true(r->temperature > 0.7f && r->temperature < 0.8f && r->top_k == 7);
     assert_true(r->max_tokens == 0 && !r->has_seed && r->skip_special && !r->stream);
+    assert_true(r->repetition_penalty > 1.4f && r->repetition_penalty < 1.6f);
+    assert_true(r->likely_max_tokens == 9 && r->n_prompt_logprobs == -1 && !r->echo);
     assert_true(r->add_generation_prompt && r->model == NULL);
     qn_gen_request_free(r);
     r = parse(false, "{\"prompt\":\"x\"}", &err);
     assert_non_null(r);
     assert_int_equal(r->max_tokens, 16);
+    assert_int_equal(r->likely_max_tokens, 0);
     qn_gen_request_free(r);
+}
+
+static void test_echo(void **state) {
+    qn_api_error err;
+    (void)state;
+    qn_gen_request *r = parse(
+        false, "{\"prompt\":\"x\",\"echo\":true,\"max_tokens\":0,\"prompt_logprobs\":3}", &err);
+    assert_non_null(r);
+    assert_true(r->echo && r->echo_only && r->max_tokens == 1 && r->n_prompt_logprobs == 3);
+    qn_gen_request_free(r);
+    r = parse(false, "{\"prompt\":\"x\",\"echo\":true}", &err);
+    assert_non_null(r);
+    assert_true(r->echo && !r->echo_only && r->max_tokens == 16 && r->n_prompt_logprobs == -1);
+    qn_gen_request_free(r);
+    r = parse(true,
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},"
+              "{\"role\":\"assistant\",\"content\":\"It is\"}],\"echo\":true}",
+              &err);
+    assert_non_null(r);
+    assert_true(r->echo && !r->echo_only && qn_str_is(r->last_message, "It is"));
+    qn_gen_request_free(r);
+    static const struct {
+        bool chat;
+        const char *body, *param;
+    } bad[] = {
+        {false, "{\"prompt\":\"x\",\"max_tokens\":0}", "max_tokens"},
+        {true, "{\"messages\":[{\"role\":\"u\",\"content\":\"x\"}],\"max_tokens\":0,\"echo\":true}",
+         "max_tokens"},
+        {false, "{\"prompt\":\"x\",\"max_tokens\":0,\"echo\":true,\"min_tokens\":1}", "min_tokens"},
+        {false, "{\"prompt\":\"x\",\"prompt_logprobs\":0,\"stream\":true}", "prompt_logprobs"},
+        {false, "{\"prompt\":\"x\",\"prompt_logprobs\":true}", "prompt_logprobs"},
+        {false, "{\"prompt\":\"x\",\"prompt_logprobs\":21}", "prompt_logprobs"},
+    };
+    for (size_t i = 0; i < QN_COUNT(bad); i++) {
+        assert_null(parse(bad[i].chat, bad[i].body, &err));
+        assert_int_equal(err.status, 400);
+        assert_string_equal(err.param, bad[i].param);
+    }
 }
 
 static void test_values(void **state) {
@@ -96,7 +139,7 @@ static void test_sampling_fields(void **state) {
     qn_api_error err;
     (void)state;
     qn_gen_request *r = parse(false, "{\"prompt\":\"x\"}", &err);
-    assert_true(r->repetition_penalty == 1 && r->presence_penalty == 0 && r->n_biases == 0);
+    assert_true(r->presence_penalty == 0 && r->n_biases == 0);
     assert_true(!r->allowed_ids && r->n_bad_words == 0 && !r->request_id && !r->return_ids);
     qn_gen_request_free(r);
     r = parse(false,
@@ -306,7 +349,7 @@ static void test_handle_map(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_echo), cmocka_unit_test(test_values),
         cmocka_unit_test(test_messages), cmocka_unit_test(test_sampling_fields),
         cmocka_unit_test(test_bad_sampling_fields), cmocka_unit_test(test_continue),
         cmocka_unit_test(test_caps),
