@@ -134,7 +134,7 @@ enum {
     QN_MAX_REPETITION_PENALTY = 100,
     // What one request may ask for: n_prompt times (1 + n_prompt_logprobs). And all that live together.
     QN_MAX_PROMPT_LOGPROBS = 1 << 17,
-    QN_MAX_LIVE_PROMPT_LOGPROBS = 1 << 22,
+    QN_MAX_LIVE_PROMPT_LOGPROBS = 1 << 20,
     QN_MAX_BIASES = 1024,
     QN_MAX_BAD_WORDS = 256,
     QN_MAX_BAD_WORD_IDS = 32,

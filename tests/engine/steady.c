@@ -50,6 +50,64 @@ void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t offset) 
     return __real_mmap(p, n, prot, flags, fd, offset);
 }
 
+// Scores a prompt, a few rows in each step, beside a request that decodes. Returns how many steps were
+// seen to end while allocations were counted.
+static uint64_t score_prompt(qn_engine *e, qn_mailbox *box) {
+    enum { PROMPT = 400, TOKENS = 60 };
+    static int32_t prompt[PROMPT];
+    qn_error err = {0};
+    for (int32_t i = 0; i < PROMPT; i++) prompt[i] = 300 + i % 50;
+    qn_request r = {.prompt = prompt, .n_prompt = 2, .max_tokens = TOKENS, .ignore_eos = true,
+                    .top_p = 1, .n_logprobs = 3};
+    uint64_t handles[2];
+    qn_engine_stats stats;
+    qn_engine_get_stats(e, &stats);
+    const uint64_t first = stats.steps;
+    assert_int_equal(qn_engine_submit(e, &r, box, &handles[0], &err), QN_OK);
+    r.n_prompt = PROMPT;
+    r.prompt_logprobs = true;
+    r.n_prompt_logprobs = 5;
+    assert_int_equal(qn_engine_submit(e, &r, box, &handles[1], &err), QN_OK);
+    // Steps of 8 rows: the prompt takes more than 50 of them.
+    uint64_t begin = 0, end = 0;
+    static qn_token_event events[16];
+    qn_request_state s = {0};
+    size_t n = 0;
+    while (s.outcome == QN_RUNNING && n == 0) {
+        qn_engine_get_stats(e, &stats);
+        const uint64_t steps = stats.steps - first;
+        if (!begin && steps >= 5 && stats.running == 2) begin = steps;
+        if (begin && steps < 45 && stats.running == 2) end = steps;
+        atomic_store(&counting, begin && end == steps);
+        qn_engine_read(e, handles[1], events, 16, &n, &s);
+        usleep(50);
+    }
+    atomic_store(&counting, false);
+    qn_prompt_logprobs p;
+    assert_int_equal(qn_engine_prompt_logprobs(e, handles[1], &p), QN_OK);
+    for (int i = 0; i < 2; i++) qn_engine_release(e, handles[i]);
+    return end > begin ? end - begin : 0;
+}
+
+static void test_scoring_steps(void **state) {
+    (void)state;
+    const qn_engine_options options = {.backend = &qn_cpu_backend, .max_num_seqs = 2,
+                                       .max_num_batched_tokens = 8,
+                                       .backend_options = {.threads = 2}, .kv_dtype = QN_KV_F16};
+    qn_engine *e = NULL;
+    qn_error err = {0};
+    if (qn_engine_open(DEMO, &options, &e, &err) != QN_OK) fail_msg("%s", err.message);
+    qn_mailbox box;
+    assert_int_equal(qn_mailbox_open(&box, 4, &err), QN_OK);
+    const int before = atomic_load(&allocations);
+    uint64_t seen = 0;
+    for (int turn = 0; turn < 50 && seen < 30; turn++) seen += score_prompt(e, &box);
+    assert_true(seen >= 30);
+    assert_int_equal(atomic_load(&allocations), before);
+    qn_engine_close(e);
+    qn_mailbox_close(&box);
+}
+
 static void test_steady_step(void **state) {
     (void)state;
     enum { N = 8, TOKENS = 200 };
@@ -67,6 +125,7 @@ static void test_steady_step(void **state) {
         static const float biases[] = {-1, 2, 3};
         const int32_t prompt[] = {300 + i, 301, 302};
         const qn_request r = {.prompt = prompt, .n_prompt = 3, .max_tokens = TOKENS,
+                              .prompt_logprobs = i % 4 == 1, .n_prompt_logprobs = i,
                               .ignore_eos = true, .temperature = i % 2 ? 1.0f : 0.0f, .top_p = 0.95f,
                               .top_k = i % 3 ? 0 : 20, .min_p = 0.01f, .n_logprobs = i % 4,
                               .repetition_penalty = 1.1f, .presence_penalty = i % 2 ? 0.5f : 0,
@@ -112,6 +171,7 @@ static void test_steady_step(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_steady_step)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scoring_steps),
+                                       cmocka_unit_test(test_steady_step)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
