@@ -79,10 +79,11 @@ static int usage_error(void) {
 int qn_cli_synth(int argc, char **argv) {
     const char *type = "q8_0", *tokenizer = NULL;
     int64_t seed = 1;
-    bool force = false;
+    bool force = false, pure = false;
     const qn_flag flags[] = {
-        {"type", 0, QN_FLAG_TEXT, &type, "TYPE", "of the matrices: f32, f16, bf16, q8_0, q4_0", 0,
+        {"type", 0, QN_FLAG_TEXT, &type, "TYPE", "type or mix of the matrices, as llama.cpp names them", 0,
          0},
+        {"pure", 0, QN_FLAG_BOOL, &pure, NULL, "all matrices in the type that most of a mix have", 0, 0},
         {"tokenizer-from", 0, QN_FLAG_TEXT, &tokenizer, "FILE",
          "copy the tokenizer of this GGUF file", 0, 0},
         {"seed", 0, QN_FLAG_INT, &seed, "N", "the same seed gives the same file", 0, 0x1p62},
@@ -94,11 +95,14 @@ int qn_cli_synth(int argc, char **argv) {
         .about =
             "Writes a GGUF file in the shape of a real model with random weights: right sizes\n"
             "for benchmarks, no sense in its words. SHAPE is qwen3-0.6b, qwen3-4b, llama-3.2-1b,\n"
-            "llama-3.1-8b, or the config.json of a llama, mistral, qwen2 or qwen3 model. With q4_0\n"
-            "the output matrix is q8_0. The vocabulary is synthetic too, with real special tokens\n"
-            "and a ChatML template, unless --tokenizer-from names another.",
+            "llama-3.1-8b, or the config.json of a llama, mistral, qwen2 or qwen3 model. TYPE is one\n"
+            "of F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS\n"
+            "MXFP4 Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS\n"
+            "IQ2_XXS TQ2_0 TQ1_0 IQ1_M IQ1_S; most give some matrices more bits. The vocabulary is\n"
+            "synthetic too, with real special tokens and a ChatML template, unless --tokenizer-from\n"
+            "names another.",
         .examples = "  quern synth qwen3-0.6b model.gguf\n"
-                    "  quern synth path/to/config.json model.gguf --type q4_0 --force\n",
+                    "  quern synth path/to/config.json model.gguf --type q4_k_m --force\n",
         .flags = flags,
         .n_flags = QN_COUNT(flags),
     };
@@ -110,9 +114,9 @@ int qn_cli_synth(int argc, char **argv) {
         qn_cli_error("synth needs a shape and a destination");
         return usage_error();
     }
-    const qn_dtype_info *info = qn_dtype_by_name(type);
-    if (!info) {
-        qn_cli_error("--type: '%s' is not one of f32, f16, bf16, q8_0, q4_0", type);
+    const qn_mix *mix = qn_mix_by_name(type);
+    if (!mix) {
+        qn_cli_error("--type: '%s' is not a type or mix that synth knows", type);
         return usage_error();
     }
     // DST is renamed into place: a device or pipe there would be lost.
@@ -124,7 +128,8 @@ int qn_cli_synth(int argc, char **argv) {
     }
     const qn_synth_options options = {.shape = positional[0],
                                       .dst = positional[1],
-                                      .type = info->type,
+                                      .mix = mix,
+                                      .pure = pure,
                                       .tokenizer_from = tokenizer,
                                       .seed = (uint64_t)seed};
     return run(&options);

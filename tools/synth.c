@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/os.h"
 #include "formats/gguf.h"
+#include "tools/synth_blocks.h"
 #include "tools/synth_vocab.h"
 
 #include <math.h>
@@ -82,16 +83,24 @@ static void make_tables(synth *s) {
     s->q4_deviation = make_levels(s->q4, 7);
 }
 
-static void add(synth *s, tensor_kind kind, qn_dtype type, uint64_t d0, uint64_t d1,
-                const char *fmt, ...) __attribute__((format(printf, 6, 7)));
-static void add(synth *s, tensor_kind kind, qn_dtype type, uint64_t d0, uint64_t d1,
-                const char *fmt, ...) {
-    tensor t = {.type = type, .kind = kind, .n_dims = d1 ? 2 : 1, .dims = {d0, d1}};
+static qn_dtype matrix_type(const synth *s, const char *name, uint64_t cols) {
+    const qn_synth_shape *p = &s->shape;
+    const qn_mix *mix = s->options->mix;
+    const qn_mix_model model = {.layers = p->layers, .heads = p->heads, .kv_heads = p->kv_heads,
+                                .tied = p->tied};
+    return s->options->pure ? qn_mix_fitting(mix->base, cols)
+                            : qn_mix_type(mix, &model, name, 2, cols);
+}
+
+static void add(synth *s, tensor_kind kind, uint64_t d0, uint64_t d1, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+static void add(synth *s, tensor_kind kind, uint64_t d0, uint64_t d1, const char *fmt, ...) {
+    tensor t = {.type = QN_F32, .kind = kind, .n_dims = d1 ? 2 : 1, .dims = {d0, d1}};
     va_list args;
     va_start(args, fmt);
     vsnprintf(t.name, sizeof t.name, fmt, args);
     va_end(args);
-    if (d1 && d0 % qn_dtype_get((uint32_t)type)->block_size != 0) t.type = QN_F16;
+    if (kind == MATRIX) t.type = matrix_type(s, t.name, d0);
     if (!qn_grow(&s->tensors, &s->cap, s->count + 1, sizeof t)) {
         s->failed = true;
         return;
@@ -101,40 +110,36 @@ static void add(synth *s, tensor_kind kind, qn_dtype type, uint64_t d0, uint64_t
 
 static void add_layer(synth *s, uint32_t i) {
     const qn_synth_shape *p = &s->shape;
-    qn_dtype type = s->options->type;
     uint64_t q = (uint64_t)p->heads * p->head_dim, kv = (uint64_t)p->kv_heads * p->head_dim;
-    add(s, NORM, QN_F32, p->hidden, 0, "blk.%u.attn_norm.weight", i);
-    add(s, MATRIX, type, p->hidden, q, "blk.%u.attn_q.weight", i);
-    add(s, MATRIX, type, p->hidden, kv, "blk.%u.attn_k.weight", i);
-    add(s, MATRIX, type, p->hidden, kv, "blk.%u.attn_v.weight", i);
-    add(s, MATRIX, type, q, p->hidden, "blk.%u.attn_output.weight", i);
+    add(s, NORM, p->hidden, 0, "blk.%u.attn_norm.weight", i);
+    add(s, MATRIX, p->hidden, q, "blk.%u.attn_q.weight", i);
+    add(s, MATRIX, p->hidden, kv, "blk.%u.attn_k.weight", i);
+    add(s, MATRIX, p->hidden, kv, "blk.%u.attn_v.weight", i);
+    add(s, MATRIX, q, p->hidden, "blk.%u.attn_output.weight", i);
     if (p->family == QN_SYNTH_QWEN2) {
-        add(s, BIAS, QN_F32, q, 0, "blk.%u.attn_q.bias", i);
-        add(s, BIAS, QN_F32, kv, 0, "blk.%u.attn_k.bias", i);
-        add(s, BIAS, QN_F32, kv, 0, "blk.%u.attn_v.bias", i);
+        add(s, BIAS, q, 0, "blk.%u.attn_q.bias", i);
+        add(s, BIAS, kv, 0, "blk.%u.attn_k.bias", i);
+        add(s, BIAS, kv, 0, "blk.%u.attn_v.bias", i);
     }
     if (p->family == QN_SYNTH_QWEN3) {
-        add(s, NORM, QN_F32, p->head_dim, 0, "blk.%u.attn_q_norm.weight", i);
-        add(s, NORM, QN_F32, p->head_dim, 0, "blk.%u.attn_k_norm.weight", i);
+        add(s, NORM, p->head_dim, 0, "blk.%u.attn_q_norm.weight", i);
+        add(s, NORM, p->head_dim, 0, "blk.%u.attn_k_norm.weight", i);
     }
-    add(s, NORM, QN_F32, p->hidden, 0, "blk.%u.ffn_norm.weight", i);
-    add(s, MATRIX, type, p->hidden, p->ff, "blk.%u.ffn_gate.weight", i);
-    add(s, MATRIX, type, p->hidden, p->ff, "blk.%u.ffn_up.weight", i);
-    add(s, MATRIX, type, p->ff, p->hidden, "blk.%u.ffn_down.weight", i);
+    add(s, NORM, p->hidden, 0, "blk.%u.ffn_norm.weight", i);
+    add(s, MATRIX, p->hidden, p->ff, "blk.%u.ffn_gate.weight", i);
+    add(s, MATRIX, p->hidden, p->ff, "blk.%u.ffn_up.weight", i);
+    add(s, MATRIX, p->ff, p->hidden, "blk.%u.ffn_down.weight", i);
 }
 
 static void plan(synth *s) {
     const qn_synth_shape *p = &s->shape;
-    qn_dtype type = s->options->type;
-    // llama.cpp's mix gives the output matrix more bits than Q4_0 has.
-    qn_dtype output = type == QN_Q4_0 ? QN_Q8_0 : type;
-    add(s, MATRIX, p->tied ? output : type, p->hidden, p->vocab, "token_embd.weight");
+    add(s, MATRIX, p->hidden, p->vocab, "token_embd.weight");
     if (p->rope == QN_SYNTH_ROPE_LLAMA3) {
-        add(s, ROPE_FREQS, QN_F32, p->head_dim / 2, 0, "rope_freqs.weight");
+        add(s, ROPE_FREQS, p->head_dim / 2, 0, "rope_freqs.weight");
     }
     for (uint32_t i = 0; i < p->layers; i++) add_layer(s, i);
-    add(s, NORM, QN_F32, p->hidden, 0, "output_norm.weight");
-    if (!p->tied) add(s, MATRIX, output, p->hidden, p->vocab, "output.weight");
+    add(s, NORM, p->hidden, 0, "output_norm.weight");
+    if (!p->tied) add(s, MATRIX, p->hidden, p->vocab, "output.weight");
 }
 
 static uint64_t word(uint64_t key, uint64_t i) {
@@ -219,16 +224,21 @@ static qn_status write_matrix(synth *s, const tensor *t, uint64_t key, matrix *m
                               qn_gguf_writer *w, qn_error *err) {
     const qn_dtype_info *info = qn_dtype_get((uint32_t)t->type);
     uint64_t blocks = t->dims[0] / info->block_size * t->dims[1]; // fits: the writer checked it
-    size_t step = CHUNK / BLOCK / sizeof(float) * (BLOCK / info->block_size);
-    prepare(s, t, key, m);
+    size_t step = CHUNK / info->block_bytes;
+    const bool plain = info->block_size == 1, normal = t->type == QN_Q8_0 || t->type == QN_Q4_0;
+    qn_synth_blocks random;
+    if (plain || normal) prepare(s, t, key, m);
+    else qn_synth_blocks_init(&random, t->type, key, 1.0 / sqrt((double)t->dims[0]));
     for (uint64_t at = 0; at < blocks;) {
         size_t n = (size_t)QN_MIN(blocks - at, (uint64_t)step);
         if (t->type == QN_Q8_0) {
             q8_0_blocks(s, m, at, n, s->chunk);
         } else if (t->type == QN_Q4_0) {
             q4_0_blocks(s, m, at, n, s->chunk);
-        } else {
+        } else if (plain) {
             plain_elements(m, t->type, at, n, s->chunk);
+        } else {
+            qn_synth_blocks_make(&random, at, n, s->chunk);
         }
         qn_status st = qn_gguf_write_data(w, s->chunk, n * info->block_bytes, err);
         if (st == QN_OK) st = report(s, n * info->block_bytes, err);
@@ -286,18 +296,6 @@ static void put_rope_scaling(qn_gguf_writer *w, const char *arch, const qn_synth
     put_f32(w, arch, "rope.scaling.yarn_beta_slow", p->beta_slow);
 }
 
-static uint32_t file_type(qn_dtype type) {
-    switch (type) {
-    case QN_F32: return 0;
-    case QN_F16: return 1;
-    case QN_Q4_0: return 2;
-    case QN_Q8_0: return 7;
-    case QN_BF16: return 32;
-    default: break;
-    }
-    return 0;
-}
-
 static void put_metadata(const synth *s, qn_gguf_writer *w) {
     const qn_synth_shape *p = &s->shape;
     const char *arch = qn_synth_architecture(p->family);
@@ -307,7 +305,7 @@ static void put_metadata(const synth *s, qn_gguf_writer *w) {
     qn_gguf_put_str(w, "general.type", QN_STR("model"));
     qn_gguf_put_str(w, "general.name", qn_str_from(name));
     qn_gguf_put_str(w, "general.description", QN_STR("random weights, for benchmarks"));
-    qn_gguf_put_u32(w, "general.file_type", file_type(s->options->type));
+    qn_gguf_put_u32(w, "general.file_type", s->options->mix->file_type);
     qn_gguf_put_u32(w, "general.quantization_version", 2);
     put_u32(w, arch, "vocab_size", p->vocab);
     put_u32(w, arch, "context_length", p->context);
@@ -412,11 +410,7 @@ qn_status qn_synth(const qn_synth_options *options, qn_synth_result *result, qn_
     }
     s->options = options;
     qn_gguf *from = NULL;
-    qn_status st = QN_OK;
-    if (!qn_dtype_get((uint32_t)options->type)) {
-        st = qn_fail(err, QN_ERR_INVALID, "type %d cannot be written", (int)options->type);
-    }
-    if (st == QN_OK) st = qn_synth_shape_load(options->shape, &s->shape, err);
+    qn_status st = qn_synth_shape_load(options->shape, &s->shape, err);
     if (st == QN_OK && options->tokenizer_from) st = open_tokenizer(s, &from, err);
     if (st == QN_OK) {
         make_tables(s);

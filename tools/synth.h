@@ -2,14 +2,15 @@
 // Synthetic models: a GGUF file in the shape of a real model with random but valid weights, for
 // benchmarks and tests where the words do not matter but the sizes do.
 //
-// Weights are normal with standard deviation 1/sqrt(row length), drawn directly in the file's type;
-// norms lie around 1, biases are small: activations stay of order one through any number of layers.
-// The bytes depend only on shape, type, tokenizer and seed.
+// Weights have standard deviation 1/sqrt(row length) and are drawn directly in the file's type (in
+// f32, f16, bf16, q8_0 and q4_0 from a normal distribution, else with random codes); norms lie around
+// 1, biases are small: activations stay of order one through any number of layers. The bytes depend
+// only on shape, mix, tokenizer and seed.
 #ifndef QN_TOOLS_SYNTH_H
 #define QN_TOOLS_SYNTH_H
 
 #include "base/status.h"
-#include "quant/dtype.h"
+#include "quant/mix.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -53,7 +54,8 @@ const char *qn_synth_architecture(qn_synth_family family);
 typedef struct qn_synth_options {
     const char *shape;          // as qn_synth_shape_load
     const char *dst;            // replaced if it exists
-    qn_dtype type;              // of matrices; 1-D tensors are F32
+    const qn_mix *mix;          // the types of the matrices; 1-D tensors are F32
+    bool pure;                  // every matrix in the mix's base type
     const char *tokenizer_from; // a GGUF file whose tokenizer is copied; NULL: a synthetic one
     uint64_t seed;
     // Called now and then with tensor bytes; false stops with QN_ERR_CANCELLED. May be NULL.
@@ -65,9 +67,8 @@ typedef struct qn_synth_result {
     uint64_t tensors, parameters, bytes; // bytes of tensor data
 } qn_synth_result;
 
-// Writes the file. With Q4_0 the output matrix (the embedding, where they are tied) is Q8_0; a
-// matrix whose rows do not divide into blocks is F16. A copied tokenizer sets the vocabulary's size. On
-// error no file appears. result may be NULL.
+// Writes the file. Where blocks do not divide a row the type gives way as qn_mix_fitting says. A copied
+// tokenizer sets the vocabulary's size. On error no file appears. result may be NULL.
 qn_status qn_synth(const qn_synth_options *options, qn_synth_result *result, qn_error *err);
 
 #endif

@@ -44,14 +44,14 @@ static const char llama_tiny[] =
     "{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
     "\"original_max_position_embeddings\":8192}}";
 
-static qn_gguf *make(const char *config, qn_dtype type, uint64_t seed, const char *name,
+static qn_gguf *make(const char *config, const char *mix, uint64_t seed, const char *name,
                      qn_synth_result *result) {
     char shape[600], dst[600];
     qn_error err = {0};
     qn_gguf *g;
     write_text(in_dir(shape, sizeof shape, "config.json"), config);
     in_dir(dst, sizeof dst, name);
-    qn_synth_options options = {.shape = shape, .dst = dst, .type = type, .seed = seed};
+    qn_synth_options options = {.shape = shape, .dst = dst, .mix = qn_mix_by_name(mix), .seed = seed};
     if (qn_synth(&options, result, &err) != QN_OK) fail_msg("%s", err.message);
     if (qn_gguf_open(dst, &g, &err) != QN_OK) fail_msg("%s", err.message);
     return g;
@@ -103,11 +103,11 @@ static void moments(const qn_gguf *g, const char *name, double *mean, double *de
 
 static void qwen3(void **state) {
     (void)state;
-    static const qn_dtype types[] = {QN_F32, QN_F16, QN_BF16, QN_Q8_0, QN_Q4_0};
-    for (size_t i = 0; i < QN_COUNT(types); i++) {
+    static const char *const names[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0"};
+    for (size_t i = 0; i < QN_COUNT(names); i++) {
         qn_synth_result r;
-        qn_dtype type = types[i];
-        qn_gguf *g = make(qwen3_tiny, type, 1, "q.gguf", &r);
+        qn_dtype type = qn_dtype_by_name(names[i])->type;
+        qn_gguf *g = make(qwen3_tiny, names[i], 1, "q.gguf", &r);
         is_u64(g, "qwen3.embedding_length", 64);
         is_u64(g, "qwen3.block_count", 2);
         is_u64(g, "qwen3.attention.head_count", 4);
@@ -136,10 +136,46 @@ static void qwen3(void **state) {
     }
 }
 
+// Each type in a whole model: every matrix has it, with values as large as asked for.
+static void all_types(void **state) {
+    (void)state;
+    static const char config[] =
+        "{\"model_type\":\"qwen3\",\"hidden_size\":256,\"num_hidden_layers\":1,"
+        "\"num_attention_heads\":8,\"num_key_value_heads\":2,\"head_dim\":32,"
+        "\"intermediate_size\":512,\"vocab_size\":400,\"max_position_embeddings\":256,"
+        "\"rms_norm_eps\":1e-6,\"rope_theta\":1000000.0,\"tie_word_embeddings\":true}";
+    const qn_dtype_info *info;
+    for (size_t i = 0; (info = qn_dtype_at(i)) != NULL; i++) {
+        char shape[600], dst[600];
+        qn_error err = {0};
+        qn_gguf *g;
+        qn_mix mix = {info->name, info->type, 0};
+        write_text(in_dir(shape, sizeof shape, "config.json"), config);
+        in_dir(dst, sizeof dst, "t.gguf");
+        const qn_synth_options options = {.shape = shape, .dst = dst, .mix = &mix, .pure = true};
+        if (qn_synth(&options, NULL, &err) != QN_OK) fail_msg("%s", err.message);
+        if (qn_gguf_open(dst, &g, &err) != QN_OK) fail_msg("%s", err.message);
+        static const char *const names[] = {"token_embd", "blk.0.attn_q", "blk.0.attn_v",
+                                            "blk.0.attn_output", "blk.0.ffn_gate"};
+        for (size_t n = 0; n < QN_COUNT(names); n++) {
+            char name[64];
+            double mean, deviation;
+            snprintf(name, sizeof name, "%s.weight", names[n]);
+            assert_int_equal(qn_gguf_find_tensor(g, name)->type, info->type);
+            moments(g, name, &mean, &deviation);
+            if (!(fabs(mean) < 0.01 && fabs(deviation * 16 - 1) < 0.06)) {
+                fail_msg("%s: %s: mean %g, deviation %g", info->name, name, mean, deviation * 16);
+            }
+        }
+        moments(g, "blk.0.ffn_down.weight", &(double){0}, &(double){0}); // all finite
+        qn_gguf_close(g);
+    }
+}
+
 static void llama(void **state) {
     (void)state;
     qn_synth_result r;
-    qn_gguf *g = make(llama_tiny, QN_Q4_0, 1, "l.gguf", &r);
+    qn_gguf *g = make(llama_tiny, "Q4_0", 1, "l.gguf", &r);
     is_tensor(g, "token_embd.weight", QN_Q4_0, 64, 512);
     is_tensor(g, "output.weight", QN_Q8_0, 64, 512);
     is_tensor(g, "blk.0.attn_k.weight", QN_Q4_0, 64, 64); // key heads default to heads
@@ -168,9 +204,9 @@ static char *slurp(const char *name, size_t *size) {
 static void deterministic(void **state) {
     (void)state;
     size_t a_size, b_size, c_size;
-    qn_gguf_close(make(qwen3_tiny, QN_Q8_0, 5, "a.gguf", NULL));
-    qn_gguf_close(make(qwen3_tiny, QN_Q8_0, 5, "b.gguf", NULL));
-    qn_gguf_close(make(qwen3_tiny, QN_Q8_0, 6, "c.gguf", NULL));
+    qn_gguf_close(make(qwen3_tiny, "Q8_0", 5, "a.gguf", NULL));
+    qn_gguf_close(make(qwen3_tiny, "Q8_0", 5, "b.gguf", NULL));
+    qn_gguf_close(make(qwen3_tiny, "Q8_0", 6, "c.gguf", NULL));
     char *a = slurp("a.gguf", &a_size), *b = slurp("b.gguf", &b_size);
     char *c = slurp("c.gguf", &c_size);
     assert_int_equal(a_size, b_size);
@@ -229,7 +265,7 @@ static void check_vocab(const qn_gguf *g, uint64_t size) {
 
 static void vocabularies(void **state) {
     (void)state;
-    qn_gguf *g = make(qwen3_tiny, QN_Q8_0, 1, "v.gguf", NULL);
+    qn_gguf *g = make(qwen3_tiny, "Q8_0", 1, "v.gguf", NULL);
     qn_str pre;
     qn_error err = {0};
     check_vocab(g, 400);
@@ -242,7 +278,7 @@ static void vocabularies(void **state) {
                                       (uint64_t)start), 3);
     qn_gguf_close(g);
 
-    g = make(llama_tiny, QN_Q8_0, 1, "v.gguf", NULL);
+    g = make(llama_tiny, "Q8_0", 1, "v.gguf", NULL);
     check_vocab(g, 512);
     assert_int_equal(qn_gguf_get_str(g, "tokenizer.ggml.pre", &pre, &err), QN_OK);
     assert_true(qn_str_is(pre, "llama-bpe"));
@@ -253,7 +289,7 @@ static void vocabularies(void **state) {
     snprintf(config, sizeof config, "{\"model_type\":\"qwen2\",\"hidden_size\":32,"
              "\"num_hidden_layers\":1,\"num_attention_heads\":1,\"intermediate_size\":32,"
              "\"vocab_size\":151936}");
-    g = make(config, QN_Q4_0, 1, "v.gguf", NULL);
+    g = make(config, "Q4_0", 1, "v.gguf", NULL);
     check_vocab(g, 151936);
     assert_int_equal(token_id(g, "<|endoftext|>"), 151643);
     assert_int_equal(token_id(g, "<|im_end|>"), 151645);
@@ -263,7 +299,7 @@ static void vocabularies(void **state) {
     snprintf(config, sizeof config, "{\"model_type\":\"llama\",\"hidden_size\":32,"
              "\"num_hidden_layers\":1,\"num_attention_heads\":1,\"intermediate_size\":32,"
              "\"vocab_size\":128256}");
-    g = make(config, QN_Q4_0, 1, "v.gguf", NULL);
+    g = make(config, "Q4_0", 1, "v.gguf", NULL);
     assert_int_equal(token_id(g, "<|begin_of_text|>"), 128000);
     assert_int_equal(token_id(g, "<|eot_id|>"), 128009);
     qn_gguf_close(g);
@@ -273,11 +309,11 @@ static void tokenizer_of_another(void **state) {
     (void)state;
     char shape[600], dst[600], from[600];
     qn_error err = {0};
-    qn_gguf_close(make(qwen3_tiny, QN_Q8_0, 1, "from.gguf", NULL));
+    qn_gguf_close(make(qwen3_tiny, "Q8_0", 1, "from.gguf", NULL));
     write_text(in_dir(shape, sizeof shape, "config.json"), llama_tiny);
     in_dir(dst, sizeof dst, "copied.gguf");
     in_dir(from, sizeof from, "from.gguf");
-    qn_synth_options options = {.shape = shape, .dst = dst, .type = QN_F16, .tokenizer_from = from};
+    qn_synth_options options = {.shape = shape, .dst = dst, .mix = qn_mix_by_name("F16"), .tokenizer_from = from};
     if (qn_synth(&options, NULL, &err) != QN_OK) fail_msg("%s", err.message);
     qn_gguf *g;
     assert_int_equal(qn_gguf_open(dst, &g, &err), QN_OK);
@@ -305,7 +341,7 @@ static void cancelled_leaves_no_file(void **state) {
     write_text(in_dir(shape, sizeof shape, "config.json"), qwen3_tiny);
     in_dir(dst, sizeof dst, "cancelled.gguf");
     snprintf(part, sizeof part, "%s.part0", dst);
-    qn_synth_options options = {.shape = shape, .dst = dst, .type = QN_Q8_0,
+    qn_synth_options options = {.shape = shape, .dst = dst, .mix = qn_mix_by_name("Q8_0"),
                                 .progress = stop_at_half, .user = &done};
     assert_int_equal(qn_synth(&options, NULL, &err), QN_ERR_CANCELLED);
     assert_true(done > 0);
@@ -377,13 +413,13 @@ static void shapes(void **state) {
     assert_true(s.rope_theta == 7.0 && s.rope_factor == 4.0);
     assert_int_equal(s.rope_original_context, 1024);
     // A vocabulary that cannot hold 256 bytes and the special tokens.
-    qn_synth_options options = {.shape = path, .dst = "/nonexistent/x.gguf", .type = QN_F32};
+    qn_synth_options options = {.shape = path, .dst = "/nonexistent/x.gguf", .mix = qn_mix_by_name("F32")};
     qn_error_clear(&err);
     assert_int_equal(qn_synth(&options, NULL, &err), QN_ERR_IO);
     qn_error_clear(&err);
     qn_gguf *g = make("{\"model_type\":\"qwen2\"," HEAD "\"hidden_size\":64,"
                       "\"num_attention_heads\":4,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"
-                      "\"original_max_position_embeddings\":1024}}", QN_F32, 1, "y.gguf", NULL);
+                      "\"original_max_position_embeddings\":1024}}", "F32", 1, "y.gguf", NULL);
     is_u64(g, "qwen2.rope.scaling.original_context_length", 1024);
     double v = 0;
     assert_int_equal(qn_gguf_get_f64(g, "qwen2.rope.scaling.factor", &v, &err), QN_OK);
@@ -405,7 +441,7 @@ static void small_vocabulary(void **state) {
                "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4,"
                "\"num_hidden_layers\":1,\"intermediate_size\":32,\"vocab_size\":100}");
     in_dir(dst, sizeof dst, "small.gguf");
-    qn_synth_options options = {.shape = path, .dst = dst, .type = QN_F32};
+    qn_synth_options options = {.shape = path, .dst = dst, .mix = qn_mix_by_name("F32")};
     assert_int_equal(qn_synth(&options, NULL, &err), QN_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "100 tokens is too small"));
     assert_int_not_equal(access(dst, F_OK), 0);
@@ -414,6 +450,7 @@ static void small_vocabulary(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qwen3),
+        cmocka_unit_test(all_types),
         cmocka_unit_test(llama),
         cmocka_unit_test(deterministic),
         cmocka_unit_test(vocabularies),
