@@ -11,10 +11,10 @@
 //                     that a step can turn over
 //   short of blocks   prompts of 64 tokens, outputs of 512, and blocks for half of that
 //
-// Each with look-ahead 0 and 1, without and with the prefix cache. No prompt is like another, so the
-// cache finds nothing and only costs. The two take turns of some hundred steps, so that what else
-// the machine does meets both. mean: without the slowest percent of the steps. best: the median of
-// the fastest turn; the percentage at the end compares these.
+// Each with look-ahead 0 and 1, without and with the prefix cache. No prompt is like another, so
+// the cache finds nothing and only costs. The two take turns of some hundred steps, so that what
+// else the machine does meets both. mean: without the slowest percent of the steps. best: the
+// median of the fastest turn; the percentage at the end compares these.
 #include "base/os.h"
 #include "scheduler/scheduler.h"
 
@@ -179,7 +179,8 @@ static bool run(const traffic *t, int32_t running, int32_t steps, int lookahead)
         printf("%-16s %d %-5s %7.1f %7.1f %7.1f %7.1f %8.1f %7.0f %7.0f %7d %8.1f %8.1f%%",
                t->name, lookahead, k ? "cache" : "-", 1e6 * x->best, 1e6 * mean(x->times, n),
                1e6 * x->times[n / 2], 1e6 * x->times[n - 1 - n / 100], 1e6 * x->times[n - 1],
-               (double)x->n_rows / n, (double)x->n_logits / n, st.running, (double)(st.prefix_evictions - x->evictions) / n,
+               (double)x->n_rows / n, (double)x->n_logits / n, st.running,
+               (double)(st.prefix_evictions - x->evictions) / n,
                100.0 * (double)st.recomputed_tokens / (double)x->all_rows);
         if (k) {
             printf("  %+.1f%%", 100 * (x->best / b[0].best - 1));

@@ -22,7 +22,7 @@ void qn_id_map_free(qn_id_map *m) {
     *m = (qn_id_map){0};
 }
 
-// The id's place, or the empty place where it would go.
+// The id's place, or the empty place where it would go: always that for 0, which no place holds.
 static uint32_t find(const qn_id_map *m, uint64_t id) {
     uint32_t i = (uint32_t)qn_hash_u64(id) & m->mask;
     while (m->keys[i] != 0 && m->keys[i] != id) i = (i + 1) & m->mask;
@@ -37,13 +37,11 @@ void qn_id_map_put(qn_id_map *m, uint64_t id, int32_t value) {
 }
 
 int32_t qn_id_map_get(const qn_id_map *m, uint64_t id) {
-    if (id == 0) return -1;
     uint32_t i = find(m, id);
     return m->keys[i] ? m->values[i] : -1;
 }
 
 bool qn_id_map_remove(qn_id_map *m, uint64_t id) {
-    if (id == 0) return false;
     uint32_t hole = find(m, id);
     if (!m->keys[hole]) return false;
     m->count--;

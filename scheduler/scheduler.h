@@ -73,14 +73,14 @@ typedef struct qn_sched_request {
     size_t cache_salt_len;
     bool skip_cache_read; // every row of the prompt is computed
     // Every row of the prompt wants logits (prompt logprobs): row i's are about token i + 1. Its
-    // chunks then have n_logits == query_len, and only the last row of the last chunk gives a TOKEN.
-    // Implies skip_cache_read; not together with fork_of. After a preemption rows whose logits were
-    // committed are asked for again only where a chunk holds others too.
+    // chunks then have n_logits == query_len, and only the last row of the last chunk gives a
+    // TOKEN. Implies skip_cache_read; not together with fork_of. After a preemption rows whose
+    // logits were committed are asked for again only where a chunk holds others too.
     bool prompt_logits;
     // For n > 1: the id of an earlier request with the same prompt, salt and adapter; 0: none. This
     // one waits until that one's prompt is computed, then shares its blocks, the last, partial one
-    // by copy, and computes the prompt's last row only. It takes that one's priority. If that one has
-    // gone by then, or was gone already, this is a request like any other.
+    // by copy, and computes the prompt's last row only. It takes that one's priority. If that one
+    // has gone by then, or was gone already, this is a request like any other.
     uint64_t fork_of;
 } qn_sched_request;
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Do the scheduler's tests notice faults? Changes one place of its source at a time (a comparison
-flipped, a constant or an operator changed, a statement or a condition dropped), builds it with the unit
-tests and the simulator, and runs them. Prints the mutants that live, with file and line.
+flipped, a constant or an operator changed, a statement or a condition dropped), builds it, and runs
+the unit tests, then the simulator, until one of them fails. Prints the mutants that live.
 
-    tests/scheduler/mutate.py [--sample N] [--seed N] [--jobs N] [--only FILE:LINE]
+    tests/scheduler/mutate.py [--sample N] [--seed N] [--jobs N] [--only FILE[:LINE]] [--list]
 
-Needs cmake's build of qn_base and qn_attention in --build (default build/asan). Works in a temporary
-directory.
+mutants.md says of some mutants why nobody can notice them; they are counted by themselves. What the
+tests use to look inside (check.c and the functions named *_check) is not mutated. Compiles with gcc
+and sanitizers in a temporary directory; nothing else is needed than the tests need.
 """
 import argparse
 import concurrent.futures
@@ -18,8 +19,12 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SOURCES = ["block_pool.c", "id_map.c", "plan.c", "prefix_cache.c", "reuse.c", "scheduler.c", "wait_queue.c", "state.h"]
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+SOURCES = ["block_pool.c", "id_map.c", "plan.c", "prefix_cache.c", "reuse.c", "scheduler.c",
+           "wait_queue.c"]
+HEADERS = ["block_pool.h", "state.h", "wait_queue.h"]
+ORACLES = re.compile(r"^(static )?bool (qn_block_pool_check|check_node|qn_prefix_cache_check)\(.*\{")
 SWAPS = [
     (r"(?<![<>=!\-])<(?![<=])", ["<=", ">="]), (r"<=", ["<", ">"]),
     (r"(?<![<>=!\-])>(?![>=])", [">=", "<="]), (r">=", [">", "<"]),
@@ -33,16 +38,37 @@ SWAPS = [
     (r"(?<![\w.\[])2(?![\w.])", ["1"]), (r"\b(?:4|16|32|1024|8)\b(?! >=)", ["3"]),
     (r"(?<=\()!(?=\w)", [""]), (r"(?<=&& )!(?=\w)", [""]),
 ]
+DECLARES = re.compile(r"(const |static |return\b|u?int\d*_t |size_t |bool |double |qn_\w+ \*?\w+ ?[=;(]"
+                      r"|goto |typedef |void |struct |for |do |else )")
+WRAP = ["-Wl,--wrap=malloc", "-Wl,--wrap=calloc", "-Wl,--wrap=free"]
+# name, objects of its own, flags, arguments, seconds; the cheap ones first
+PROGRAMS = [
+    ("parts", ["test_parts"], ["-lcmocka"], [], 10),
+    ("prefix", ["test_prefix"], ["-lcmocka"], [], 10),
+    ("scheduler", ["test_scheduler", "fixtures"], ["-lcmocka"] + WRAP, [], 10),
+    ("short_of_blocks", ["test_short_of_blocks", "fixtures"], ["-lcmocka"] + WRAP, [], 10),
+    ("shared_blocks", ["test_shared_blocks", "fixtures"], ["-lcmocka"] + WRAP, [], 10),
+    ("sim", ["scheduler_check", "sim_main"], [], ["--seeds", "120", "--steps", "500"], 60),
+]
+OTHERS = ["tests/scheduler/" + f for f in ["test_parts", "test_prefix", "test_scheduler", "fixtures",
+                                           "test_short_of_blocks", "test_shared_blocks", "sim_main"]]
+OTHERS += ["tools/scheduler_check", "scheduler/check", "attention/step_plan", "base/hash", "base/buf",
+           "base/status", "base/thread", "base/os_linux", "base/utf8"]
 
 
-def mutants(name, text):
-    """Yields (line number, what, new text)."""
+def mutants(text):
+    """Yields (line number, line before, line after, new text)."""
     lines = text.split("\n")
-    seen_code = False
+    seen_code = oracle = False
     for i, line in enumerate(lines):
         code = line.split("//")[0].rstrip()
         stripped = code.strip()
         seen_code = seen_code or "{" in code
+        if ORACLES.match(line):
+            oracle = True
+        if oracle:
+            oracle = line != "}"
+            continue
         if not seen_code or not stripped or stripped.startswith("#"):
             continue
         quoted = [m.span() for m in re.finditer(r'"[^"]*"', code)]
@@ -52,46 +78,56 @@ def mutants(name, text):
 
         for pattern, replacements in SWAPS:
             for m in re.finditer(pattern, code):
-                if any(a <= m.start() < b for a, b in quoted) or "#include" in code:
+                if any(a <= m.start() < b for a, b in quoted):
                     continue
                 for r in replacements:
                     new = code[:m.start()] + r + code[m.end():]
-                    yield i + 1, f"{stripped}  =>  {new.strip()}", put(new)
+                    yield i + 1, stripped, new.strip(), put(new)
         simple = re.fullmatch(r"[\w\->.\[\]*&+()\s,!?:|<>=/]+;", stripped)
-        declares = re.match(r"(const |static |return\b|u?int\d*_t |size_t |bool |double |qn_\w+ \*?\w+ ?[=;(]"
-                            r"|goto |typedef |void |struct |for |do |else )", stripped)
         balanced = stripped.count("(") == stripped.count(")")
         starts = i > 0 and re.search(r"[;{}]\s*(//.*)?$|^\s*//|^\s*$", lines[i - 1]) is not None
-        if simple and not declares and balanced and starts:
-            if stripped.startswith("if ("):
-                yield i + 1, f"drop: {stripped}", put("")
-            else:
-                yield i + 1, f"drop: {stripped}", put(code.replace(stripped, ";"))
-        elif stripped.startswith("return ") and i > 0 and stripped in ("return;",):
-            yield i + 1, f"drop: {stripped}", put(";")
+        if simple and not DECLARES.match(stripped) and balanced and starts:
+            yield i + 1, stripped, "", put("" if stripped.startswith("if (") else
+                                           code.replace(stripped, ";"))
+        elif stripped == "return;":
+            yield i + 1, stripped, "", put(";")
+
+
+def explained():
+    """{(file, line before, line after)}; after None: whatever becomes of that line."""
+    known = set()
+    file = None
+    with open(os.path.join(HERE, "mutants.md")) as f:
+        for line in f:
+            if m := re.match(r"## (\S+)", line):
+                file = m[1]
+            elif m := re.match(r"- `(.*)` => `(.*)`", line):
+                known.add((file, m[1], m[2]))
+            elif m := re.match(r"- `(.*)` any", line):
+                known.add((file, m[1], None))
+            elif m := re.match(r"- `(.*)` dropped", line):
+                known.add((file, m[1], ""))
+    return known
 
 
 def sh(args, timeout, cwd):
     try:
         p = subprocess.run(args, cwd=cwd, timeout=timeout, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.PIPE)
+                           stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         return p.returncode, p.stderr.decode(errors="replace")
     except subprocess.TimeoutExpired:
         return 124, "timeout"
 
 
 class Bench:
-    def __init__(self, work, build):
-        self.work, self.build = work, build
-        self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w",
-                   "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        for t in ["tools/scheduler_check", "tests/scheduler/sim_main", "tests/scheduler/test_parts",
-                  "tests/scheduler/test_prefix", "tests/scheduler/test_scheduler"]:
-            self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/{t}.c", "-o", os.path.basename(t) + ".o"])
-        for s in SOURCES:
-            if s.endswith(".c"):
-                self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/scheduler/{s}", "-o", s[:-2] + ".o"])
-        self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/scheduler/check.c", "-o", "check.o"])
+    def __init__(self, work):
+        self.work = work
+        self.sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        self.cc = ["gcc", "-std=c17", "-O1", "-g0", "-D_GNU_SOURCE", "-fno-strict-aliasing", "-w"]
+        self.cc += self.sanitize
+        for path in OTHERS + ["scheduler/" + s[:-2] for s in SOURCES]:
+            self.must(self.cc + ["-I" + ROOT, "-c", f"{ROOT}/{path}.c", "-o",
+                                 os.path.basename(path) + ".o"])
 
     def must(self, args):
         rc, err = sh(args, 120, self.work)
@@ -100,76 +136,85 @@ class Bench:
 
     def kills(self, number, name, text):
         """None: does not build. Else who noticed, "" for nobody."""
-        d = os.path.join(self.work, f"m{number}")
-        os.makedirs(d + "/scheduler", exist_ok=True)
-        objects = []
-        changed = [name] if name.endswith(".c") else [s for s in SOURCES + ["check.c"] if s.endswith(".c")]
-        for s in SOURCES + ["check.c"]:
-            if s.endswith(".c") and s not in changed:
-                objects.append(os.path.join(self.work, s[:-2] + ".o"))
-        with open(f"{d}/scheduler/{name}", "w") as f:
-            f.write(text)
-        for s in changed:
-            source = f"{d}/scheduler/{s}" if s == name else f"{ROOT}/scheduler/{s}"
-            rc, _ = sh(self.cc + ["-I" + d, "-I" + ROOT, "-c", source, "-o", f"{d}/{s}.o"], 60, d)
-            if rc != 0:
-                return None
-            objects.append(f"{d}/{s}.o")
-        libs = [f"{self.build}/attention/libqn_attention.a", f"{self.build}/base/libqn_base.a", "-lm",
-                "-lpthread"]
-        o = self.work + "/"
-        programs = [
-            ("parts", [o + "test_parts.o"], ["-lcmocka"], [], 20),
-            ("prefix", [o + "test_prefix.o"], ["-lcmocka"], [], 20),
-            ("unit", [o + "test_scheduler.o"], ["-lcmocka", "-Wl,--wrap=malloc", "-Wl,--wrap=calloc",
-              "-Wl,--wrap=free"], [], 20),
-            ("sim", [o + "scheduler_check.o", o + "sim_main.o"], [], ["--seeds", "150", "--steps", "600"], 60),
-        ]
-        for who, own, flags, args, timeout in programs:
-            exe = f"{d}/{who}"
-            rc, _ = sh(["gcc", "-fsanitize=address,undefined", "-o", exe] + own + objects + libs + flags, 60, d)
-            if rc != 0:
-                return None
-            rc, _ = sh([exe] + args, timeout, d)
-            if rc != 0:
-                return who
+        with tempfile.TemporaryDirectory(dir=self.work) as d:
+            os.makedirs(d + "/scheduler")
+            with open(f"{d}/scheduler/{name}", "w") as f:
+                f.write(text)
+            objects = {p: f"{self.work}/{os.path.basename(p)}.o"
+                       for p in OTHERS + ["scheduler/" + s[:-2] for s in SOURCES]}
+            changed = [p for p in objects
+                       if (name.endswith(".h") and p.startswith(("scheduler/", "tests/"))
+                           and p != "tests/scheduler/sim_main") or p == "scheduler/" + name[:-2]]
+            for p in changed:
+                source = f"{d}/{p}.c" if os.path.exists(f"{d}/{p}.c") else f"{ROOT}/{p}.c"
+                objects[p] = f"{d}/{os.path.basename(p)}.o"
+                rc, _ = sh(self.cc + ["-I" + d, "-I" + ROOT, "-c", source, "-o", objects[p]], 60, d)
+                if rc != 0:
+                    return None
+            library = [o for p, o in objects.items()
+                       if p.startswith(("scheduler/", "attention/", "base/"))]
+            by_name = {os.path.basename(p): o for p, o in objects.items()}
+            for who, own, flags, args, timeout in PROGRAMS:
+                exe = f"{d}/test_{who}"
+                rc, err = sh(["gcc"] + self.sanitize + ["-o", exe] + [by_name[o] for o in own] +
+                             library + ["-lm", "-lpthread"] + flags, 60, d)
+                if rc != 0:
+                    raise RuntimeError(err)
+                rc, _ = sh([exe] + args, timeout, d)
+                if rc != 0:
+                    return who
         return ""
 
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--sample", type=int, default=0)
+    ap.add_argument("--sample", type=int, default=0, help="so many at random; 0: all")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--jobs", type=int, default=2)
-    ap.add_argument("--only", default="")
-    ap.add_argument("--build", default=os.path.join(ROOT, "build/asan"))
+    ap.add_argument("--only", default="", help="a file, or a line of it")
+    ap.add_argument("--list", action="store_true", help="print the mutants and run none")
+    ap.add_argument("--explained", action="store_true", help="run those of mutants.md too")
     a = ap.parse_args()
+    known = explained()
     todo = []
-    for name in SOURCES:
+    for name in SOURCES + HEADERS:
         with open(f"{ROOT}/scheduler/{name}") as f:
             text = f.read()
-        for line, what, new in mutants(name, text):
-            if not a.only or a.only == f"{name}:{line}":
-                todo.append((name, line, what, new))
+        for line, before, after, new in mutants(text):
+            if a.only in ("", name, f"{name}:{line}"):
+                todo.append((name, line, before, after, new))
     total = len(todo)
     if a.sample and a.sample < total:
         todo = random.Random(a.seed).sample(todo, a.sample)
+    if a.list:
+        for name, line, before, after, _ in todo:
+            print(f"{name}:{line}: {before}  =>  {after}")
+        return
     counts = {}
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(work, a.build)
+        bench = Bench(work)
         with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
-            jobs = {pool.submit(bench.kills, i, t[0], t[3]): t for i, t in enumerate(todo)}
-            for job in concurrent.futures.as_completed(jobs):
-                name, line, what, _ = jobs[job]
+            jobs = {}
+            for i, t in enumerate(todo):
+                if not a.explained and known & {(t[0], t[2], t[3]), (t[0], t[2], None)}:
+                    counts["explained"] = counts.get("explained", 0) + 1
+                else:
+                    jobs[pool.submit(bench.kills, i, t[0], t[4])] = t
+            for done, job in enumerate(concurrent.futures.as_completed(jobs)):
+                if done % 25 == 0:
+                    print(f"{done} of {len(jobs)}", file=sys.stderr, flush=True)
+                name, line, before, after, _ = jobs[job]
                 result = job.result()
                 key = "does not build" if result is None else result or "LIVES"
                 counts[key] = counts.get(key, 0) + 1
                 if result == "":
-                    print(f"lives: scheduler/{name}:{line}: {what}", flush=True)
+                    print(f"lives: scheduler/{name}:{line}: {before}  =>  {after}", flush=True)
     built = sum(n for k, n in counts.items() if k != "does not build")
-    lives = counts.get("LIVES", 0)
-    print(f"{total} places, {built} mutants run, {built - lives} caught "
-          f"({100 * (built - lives) / max(built, 1):.1f}%): {counts}")
+    lives, equal = counts.get("LIVES", 0), counts.get("explained", 0)
+    caught = built - lives - equal
+    print(f"{total} places; {built} mutants: {caught} caught, {equal} explained, {lives} live; "
+          f"{100 * caught / max(built, 1):.1f}% of all, "
+          f"{100 * caught / max(built - equal, 1):.1f}% of those that can be noticed: {counts}")
 
 
 if __name__ == "__main__":

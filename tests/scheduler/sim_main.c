@@ -3,8 +3,8 @@
 //
 //   sim_scheduler [--seed N] [--seeds N] [--steps N] [--jobs N] [--progress]
 //
-// Fails when something is wrong, when fewer steps were taken than asked for, and when the traffic of
-// a long run did not reach every case. 100 million steps, about a quarter of an hour on two CPUs:
+// Fails when something is wrong, when fewer steps were taken than asked for, and when the traffic
+// of a long run did not reach every case. 100 million steps, a quarter of an hour on two CPUs:
 //
 //   sim_scheduler --seed 1000001 --seeds 100000 --steps 1000 --jobs 2 --progress
 #include "base/os.h"
@@ -59,7 +59,8 @@ static void say_progress(run *r) {
     if (!r->progress || at - r->said < UINT64_C(10000000000)) return;
     r->said = at;
     double seconds = 1e-9 * (double)(at - r->begin);
-    fprintf(stderr, "%" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " steps, %.0f s, about %.0f s to go\n",
+    fprintf(stderr,
+            "%" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " steps, %.0f s, about %.0f s to go\n",
             r->done, r->seeds, r->totals.steps, seconds,
             seconds * (double)(r->seeds - r->done) / (double)r->done);
 }

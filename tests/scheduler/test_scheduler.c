@@ -181,8 +181,8 @@ static void stop_ids_and_min_tokens(void **state) {
     (void)state;
     open_with(small_config());
     const int32_t stops[] = {40, 9, 30};
-    qn_sched_request r = {.id = 1, .n_prompt = 2, .max_tokens = 9, .min_tokens = 2, .stop_ids = stops,
-                          .n_stop_ids = 3};
+    qn_sched_request r = {.id = 1, .n_prompt = 2, .max_tokens = 9, .min_tokens = 2,
+                          .stop_ids = stops, .n_stop_ids = 3};
     assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0));
     commit(0, 30); // too early
@@ -193,7 +193,8 @@ static void stop_ids_and_min_tokens(void **state) {
     assert_token(0, 1, 30, 0);
     assert_finished(1, 1, QN_FINISH_STOP, 30);
     // The last allowed token may be a stop id, too.
-    r = (qn_sched_request){.id = 2, .n_prompt = 2, .max_tokens = 1, .stop_ids = stops, .n_stop_ids = 3};
+    r = (qn_sched_request){.id = 2, .n_prompt = 2, .max_tokens = 1, .stop_ids = stops,
+                           .n_stop_ids = 3};
     assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0));
     commit(0, 9);
@@ -204,7 +205,8 @@ static void looking_ahead(void **state) {
     (void)state;
     open_with(small_config());
     const int32_t stops[] = {99};
-    qn_sched_request r = {.id = 1, .n_prompt = 4, .max_tokens = 10, .stop_ids = stops, .n_stop_ids = 1};
+    qn_sched_request r = {.id = 1, .n_prompt = 4, .max_tokens = 10, .stop_ids = stops,
+                          .n_stop_ids = 1};
     assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0));
     assert_true(plan(1));

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -213,6 +214,41 @@ static void a_fork_whose_parent_is_gone_is_computed(void **state) {
     run_to_the_end();
 }
 
+// A prompt shares blocks that its window passes while another request holds them: they do not come
+// back to it, and here there are no others.
+static void a_prompt_behind_shared_window_blocks_takes_them(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 6}; // 5 positions before a row
+    c.n_blocks[0] = 4;
+    open_with(c);
+    qn_sched_request r = {.id = 1, .n_prompt = 8, .max_tokens = 20, .priority = 5};
+    assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0));
+    commit(0, 7);
+    r = (qn_sched_request){.id = 2, .n_prompt = 24, .max_tokens = 20};
+    assert_int_equal(add_request(r), QN_OK);
+    // A plan with room for two table entries: the first one's third block has to wait, and the
+    // second, which comes before it, is admitted to the first two and promised the others.
+    free(plans[1]);
+    plans[1] = qn_step_plan_create(4, 16, 2, 0, 1);
+    assert_non_null(plans[1]);
+    assert_false(plan(1));
+    assert_int_equal(info(2).n_cached, 8);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 1);
+    assert_rows(0, 0, 2, 8, 8, 0);
+    commit(0, 7);
+    // Its window has left the shared blocks, which the first still has; all four are in use.
+    assert_int_equal(stats().blocks_used[0], 4);
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 16, 8, 1);
+    assert_int_equal(info(1).preemptions, 1);
+    assert_int_equal(info(2).preemptions, 0);
+    commit(0, 7);
+    run_to_the_end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_prompt_is_found_again),
@@ -223,6 +259,7 @@ int main(void) {
         TEST(a_step_that_failed_publishes_nothing),
         TEST(a_fork_shares_the_prompt),
         TEST(a_fork_whose_parent_is_gone_is_computed),
+        TEST(a_prompt_behind_shared_window_blocks_takes_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
