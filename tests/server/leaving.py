@@ -32,6 +32,7 @@ class Watch:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def read(self):
+        """Each metric's value, summed over its labels; aborts, and those whose blocks were free in time."""
         self.connection.request("GET", "/metrics")
         text = self.connection.getresponse().read().decode()
         out = {}
@@ -39,7 +40,8 @@ class Watch:
             if line[:1] != "#" and "_bucket" not in line[: line.index("{") if "{" in line else None]:
                 name, value = line.rsplit(" ", 1)
                 name = name.replace("vllm:", "")
-                out[name.split("{")[0]] = float(value)
+                base = name.split("{")[0]
+                out[base] = out.get(base, 0) + float(value)
                 if 'finished_reason="abort"' in name:
                     out["aborts"] = float(value)
             elif line.startswith("vllm:request_abort_steps_bucket") and 'le="2"' in line:
@@ -133,7 +135,8 @@ def leave_in(phase, how, stream, rng, port, watch, tls=None):
     client = Client(port, tls)
     client.send(request(rng, words=8 if phase == "decode" else 400, stream=stream))
     if phase == "queued":
-        watch.until(lambda m: m["num_requests_waiting"] > before["num_requests_waiting"])
+        submitted = "request_prompt_tokens_count"
+        watch.until(lambda m: m[submitted] > before[submitted])
     else:
         watch.until(lambda m: m["num_requests_running"] > 0)
     if phase == "decode":
@@ -146,10 +149,10 @@ def leave_in(phase, how, stream, rng, port, watch, tls=None):
     begin = time.monotonic()
     client.leave(how)
     aborted, abort_at = watch.until(lambda m: m["aborts"] > before["aborts"])
-    if phase == "queued":
-        free, free_at = watch.until(lambda m: m["num_requests_waiting"] <= before["num_requests_waiting"])
-    else:
-        free, free_at = watch.until(lambda m: not m["kv_cache_usage_perc"] and not m["num_requests_running"])
+    freed = "request_abort_steps_count"
+    free, free_at = watch.until(lambda m: m[freed] > before[freed])
+    if phase != "queued":
+        assert not free["kv_cache_usage_perc"] and not free["num_requests_running"], free
     client.close()
     if phase == "prefill" and free["generation_tokens_total"] != before["generation_tokens_total"]:
         return None
