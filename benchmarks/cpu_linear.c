@@ -103,7 +103,11 @@ int main(int argc, char **argv) {
         }
         fill f = {panels, rows, qn_cpu_panel_bytes(type, K), (size_t)row_bytes, type};
         const int32_t n_panels = (int32_t)(WEIGHT_BYTES / f.stride);
+        const uint64_t start = qn_os_now_ns();
         pool_run(b.pool, fill_panel, &f, n_panels);
+        const double weights = (double)n_panels * PANEL_ROWS * K;
+        printf("%s: packed at %.2f G weights/s\n", info->name,
+               weights / (double)(qn_os_now_ns() - start));
         for (size_t mi = 0; mi < QN_COUNT(tokens); mi++) {
             const int32_t m = tokens[mi];
             b.n_panels = m <= 4 ? (int32_t)(FEW_BYTES / f.stride) : MANY_ROWS / PANEL_ROWS;

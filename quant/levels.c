@@ -91,7 +91,11 @@ static void nibbles(const uint8_t *src, uint8_t *code) {
 }
 
 static void fifth_bits(uint32_t bits, uint8_t *code) {
-    for (int i = 0; i < 32; i++) code[i] |= (uint8_t)((bits >> i & 1) << 4);
+    for (int i = 0; i < 4; i++) {
+        uint64_t eight;
+        memcpy(&eight, code + 8 * i, sizeof eight);
+        store64(code + 8 * i, eight | spread_bits((uint8_t)(bits >> 8 * i), 4));
+    }
 }
 
 static void mxfp4(const uint8_t *p, qn_codes *c) {
@@ -177,8 +181,13 @@ static void q6_k(const uint8_t *p, qn_codes *c) {
         const uint8_t *low = p + 64 * h, *high = p + 128 + 32 * h;
         uint8_t *code = c->code + 128 * h;
         for (int i = 0; i < 64; i++) {
-            code[i] = (uint8_t)((low[i] & 15) | (high[i % 32] >> i / 32 * 2 & 3) << 4);
-            code[64 + i] = (uint8_t)(low[i] >> 4 | (high[i % 32] >> (4 + i / 32 * 2) & 3) << 4);
+            code[i] = low[i] & 15;
+            code[64 + i] = low[i] >> 4;
+        }
+        for (int l = 0; l < 4; l++) {
+            for (int i = 0; i < 32; i++) {
+                code[32 * l + i] |= (uint8_t)((high[i] >> 2 * l & 3) << 4);
+            }
         }
     }
     memcpy(c->scale, p + 192, 16);
