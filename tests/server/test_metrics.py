@@ -2,6 +2,7 @@
 """The metrics that dashboards and autoscalers for vLLM read: each name, type, label and bucket."""
 
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BODY = {"messages": [{"role": "user", "content": "What is 2 + 3?"}], "max_tokens": 8}
 MODEL = ("model_name", "engine")
 TTFT = [.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560]
@@ -155,6 +157,20 @@ def test_every_metric(server):
     # Before anything was asked the names are there too.
     value = {n: {json.dumps(h, sort_keys=True): v for _, h, v in rows} for n, (_, rows) in got.items()}
     assert abs(list(value["vllm:lora_requests_info"].values())[0] - time.time()) < 60
+
+
+def test_page():
+    """docs/metrics.md lists what there is."""
+    heading, rows = "", {}
+    for line in (ROOT / "docs" / "metrics.md").read_text().splitlines():
+        if line.startswith("## "):
+            heading = line[3:]
+        if line.startswith("| `"):
+            name, kind, labels, _ = [c.strip() for c in line.strip()[1:-1].split("|")]
+            rows[heading, name.strip("`")] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
+    want = {("With the prefix", n): (k, tuple(x for x in l if x not in MODEL)) for n, (k, l, _) in PREFIXED.items()}
+    want |= {("Without", n): (k, l) for n, (k, l, _) in BARE.items()}
+    assert rows == want
 
 
 def test_promtool(start):
