@@ -260,7 +260,6 @@ static void remove_leaf(qn_prefix_cache *c, int32_t node) {
     qn_prefix_node *n = &c->nodes[node];
     for (int32_t g = 0; g < c->n_groups; g++) {
         if (n->blocks[g] >= 0) qn_block_pool_clear_name(&c->pools[g], n->blocks[g]);
-        n->blocks[g] = -1;
     }
     if (is_heir(c, node)) {
         c->nodes[n->parent].heir = -1;

@@ -42,6 +42,7 @@ qn_sched_row rows[64];
 qn_sched_event events[64];
 size_t n_events;
 double now;
+static int32_t block_size;
 
 qn_sched_config small_config(void) {
     return (qn_sched_config){.max_seqs = 4,
@@ -63,6 +64,7 @@ void open_with(qn_sched_config config) {
     }
     now = 1;
     n_events = 0;
+    block_size = config.block_size;
 }
 
 int close_it(void **state) {
@@ -107,7 +109,9 @@ bool plan(int i) {
         last_step = plans[i]->step;
         const char *reason = "";
         const int32_t n_blocks[QN_MAX_KV_GROUPS] = {1 << 20, 1 << 20, 1 << 20, 1 << 20};
-        if (!qn_step_plan_valid(plans[i], 4, n_blocks, 1000, &reason)) fail_msg("%s", reason);
+        if (!qn_step_plan_valid(plans[i], block_size, n_blocks, 4000, &reason)) {
+            fail_msg("%s", reason);
+        }
     }
     return planned;
 }

@@ -153,6 +153,26 @@ static void a_window_block_goes_alone(void **state) {
     check();
 }
 
+static void as_many_nodes_as_blocks_can_need(void **state) {
+    (void)state;
+    qn_kv_group groups[3] = {{.kind = QN_KV_WINDOW, .window = 3},
+                             {.kind = QN_KV_WINDOW, .window = 3}};
+    const int32_t n_blocks[3] = {5, 7, 6};
+    qn_block_pool three[3];
+    for (int g = 0; g < 3; g++) assert_true(qn_block_pool_init(&three[g], n_blocks[g]));
+    // In windows alone a node may be there without a block.
+    assert_true(qn_prefix_cache_init(&cache, three, groups, 2, SIZE, 8, 42, 0, true));
+    assert_int_equal(cache.n_nodes, 2 * (5 + 7));
+    qn_prefix_cache_free(&cache);
+    groups[1].kind = groups[2].kind = QN_KV_FULL; // the one with the fewest blocks
+    assert_true(qn_prefix_cache_init(&cache, three, groups, 3, SIZE, 8, 42, 0, true));
+    assert_int_equal(cache.n_nodes, 6);
+    qn_prefix_cache_free(&cache);
+    assert_true(qn_prefix_cache_init(&cache, three, groups, 3, SIZE, 8, 42, 0, false));
+    assert_int_equal(cache.n_nodes, 1);
+    for (int g = 0; g < 3; g++) qn_block_pool_free(&three[g]);
+}
+
 // Paths of two kinds of tokens, up to four blocks long, against a plain list.
 static void random_traffic(void **state) {
     (void)state;
@@ -225,7 +245,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(cached_blocks_are_free_and_come_back), TEST(salts_are_kept_once),
         TEST(a_full_bucket_takes_no_more),          TEST(a_window_block_goes_alone),
-        TEST(random_traffic),
+        TEST(as_many_nodes_as_blocks_can_need),     TEST(random_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,15 +15,29 @@
 
 static void bad_configurations(void **state) {
     (void)state;
-    qn_sched_config bad[20];
+    qn_sched_config bad[40];
     int n = 0;
-    for (; n < 20; n++) bad[n] = small_config();
+    for (; n < 40; n++) bad[n] = small_config();
     n = 0;
     bad[n++].max_seqs = 0;
-    bad[n++].max_seqs = 1 << 20;
+    bad[n++].max_seqs = (1 << 16) + 1;
     bad[n++].max_rows = 0;
+    bad[n++].max_rows = (1 << 22) + 1;
     bad[n++].max_len = 1;
-    bad[n++].max_len = INT32_MAX;
+    bad[n++].max_len = (1 << 26) + 1;
+    bad[n++].max_waiting = (1 << 22) + 1;
+    bad[n++].overcommit_percent = -1;
+    bad[n++].overcommit_percent = 1001;
+    bad[n++].max_logits = -1;
+    bad[n++].max_logits = (1 << 22) + 1;
+    bad[n++].max_logits = 3; // four sequences may run
+    bad[n++].max_decode_slowdown = 0.5;
+    bad[n++].max_decode_slowdown = -1;
+    bad[n++].max_decode_slowdown = (double)NAN;
+    bad[n++].max_decode_slowdown = (double)INFINITY;
+    bad[n++].short_prompt_seconds = -1;
+    bad[n++].short_prompt_seconds = (double)INFINITY;
+    bad[n++].groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = (1 << 26) + 1};
     bad[n++].block_size = 0;
     bad[n++].block_size = 3;
     bad[n++].block_size = 512;
@@ -44,12 +58,32 @@ static void bad_configurations(void **state) {
         assert_null(sched);
         assert_true(err.message[0]);
     }
+    // The last that is still allowed.
+    qn_sched_config good = {.max_seqs = 1,
+                            .max_rows = 1,
+                            .max_len = 2,
+                            .block_size = 1,
+                            .n_groups = 1,
+                            .n_blocks = {1},
+                            .groups = {{.kind = QN_KV_WINDOW, .window = 1}},
+                            .max_waiting = 1,
+                            .max_logits = 1,
+                            .max_decode_slowdown = 1};
+    open_with(good);
+    close_it(state);
+    good.max_rows = 1 << 22;
+    good.max_len = 1 << 26;
+    good.block_size = QN_KV_SPAN;
+    good.groups[0].window = 1 << 26;
+    good.overcommit_percent = 1000;
+    good.max_logits = 1 << 22;
+    assert_int_equal(qn_sched_create(&good, &sched, NULL), QN_OK);
 }
 
 static void bad_requests(void **state) {
     (void)state;
     open_with(small_config());
-    const int32_t negative[] = {5, -1};
+    const int32_t negative[] = {5, -1, 5};
     const qn_sched_request bad[] = {
         {.id = 0, .n_prompt = 1, .max_tokens = 1},
         {.id = 1, .n_prompt = 0, .max_tokens = 1},
@@ -61,6 +95,7 @@ static void bad_requests(void **state) {
         {.id = 1, .n_prompt = 1, .max_tokens = 2, .n_stop_ids = 1},
         {.id = 1, .n_prompt = 1, .max_tokens = 2, .adapter = -2},
         {.id = 1, .prompt = negative, .n_prompt = 2, .max_tokens = 2},
+        {.id = 1, .prompt = negative + 1, .n_prompt = 2, .max_tokens = 2},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(add_request(bad[i]), QN_ERR_INVALID);
@@ -104,6 +139,41 @@ static void what_can_never_fit_is_refused_with_numbers(void **state) {
     }
     assert_int_equal(outputs, 2);
     assert_finished(1, 2, QN_FINISH_LENGTH, -1);
+}
+
+static void the_most_that_is_taken(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.max_len = 13; // a block and a bit less than the cache
+    c.n_blocks[0] = 4;
+    c.max_waiting_tokens = 12;
+    open_with(c);
+    static int32_t stops[1025];
+    for (int32_t i = 0; i < 1025; i++) stops[i] = 2000 - i;
+    qn_sched_request r = {.id = 1, .n_prompt = 12, .max_tokens = 5, .min_tokens = 5,
+                          .stop_ids = stops, .n_stop_ids = 1025};
+    assert_int_equal(add_request(r), QN_ERR_LIMIT);
+    r.n_stop_ids = 1024; // the last, 976, is not among them
+    r.n_prompt = 13;
+    assert_int_equal(add_request(r), QN_ERR_LIMIT);
+    r.n_prompt = 12;
+    assert_int_equal(add_request(r), QN_OK);
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .n_prompt = 1, .max_tokens = 1}),
+                     QN_ERR_BUSY);
+    assert_true(plan(0));
+    commit(0, 977); // a stop id, before min_tokens; max_len leaves one token
+    assert_int_equal(n_events, 2);
+    assert_finished(1, 1, QN_FINISH_LENGTH, -1);
+    const qn_sched_request s = {.id = 3, .n_prompt = 2, .max_tokens = 9, .stop_ids = stops,
+                                .n_stop_ids = 1024};
+    assert_int_equal(add_request(s), QN_OK);
+    const int32_t sampled[] = {976, 2001, 1500};
+    for (int i = 0; i < 3; i++) {
+        assert_true(plan(0));
+        commit(0, sampled[i]);
+        assert_int_equal(n_events, i < 2 ? 1 : 2);
+    }
+    assert_finished(1, 3, QN_FINISH_STOP, 1500);
 }
 
 static void a_full_queue_is_busy(void **state) {
@@ -422,6 +492,148 @@ static void the_step_time_bounds_prompts_only(void **state) {
     assert_rows(0, 1, 2, 10, 4, 0);
 }
 
+// Two streams, and prompts beside them that take as long as max_decode_slowdown says.
+static void open_with_streams(double base, double slowdown, double short_prompt) {
+    qn_sched_config c = small_config();
+    c.max_rows = 64;
+    c.max_decode_slowdown = slowdown;
+    c.short_prompt_seconds = short_prompt;
+    open_with(c);
+    add(1, 2, 30);
+    add(2, 2, 30);
+    assert_true(plan(0));
+    commit(0, 5);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){base, 1, 0}); // a row takes a second
+}
+
+static void prompts_do_not_slow_streams_down(void **state) {
+    (void)state;
+    open_with_streams(1, 3, 0); // streams alone: three seconds; so six for prompts
+    add(3, 20, 5);
+    add(4, 20, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 3);
+    assert_rows(0, 2, 3, 0, 6, 0);
+    commit(0, 5);
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 6, 6, 0);
+    commit(0, 5);
+    // Without a stream nothing is held back.
+    assert_true(qn_sched_abort(sched, 1));
+    assert_true(qn_sched_abort(sched, 2));
+    assert_true(plan(0));
+    assert_rows(0, 0, 3, 12, 8, 1);
+    assert_rows(0, 1, 4, 0, 20, 1);
+    close_it(state);
+    // Nor without a model of the time.
+    open_with_streams(1, 3, 0);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){0, 0, 0});
+    add(3, 20, 5);
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 0, 20, 1);
+    close_it(state);
+    // Short prompts are not held back, and cost the others their time.
+    open_with_streams(1, 3, 5);
+    add(3, 4, 5);
+    add(4, 5, 5);
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 0, 4, 1);
+    assert_rows(0, 3, 4, 0, 2, 0);
+}
+
+static void many_prompts_share_time_by_heads(void **state) {
+    (void)state;
+    open_with_streams(10, 1, 0);
+    add(3, 30, 5); // one prompt beside two streams: half their twelve seconds
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 0, 6, 0);
+    commit(0, 5);
+    add(4, 30, 5); // two: as much as they
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 6, 12, 0);
+    assert_int_equal(plans[0]->n_seqs, 3);
+    commit(0, 5);
+    add(5, 30, 5); // there is no slot for a third
+    add(6, 30, 5);
+    assert_true(plan(0));
+    assert_rows(0, 2, 3, 18, 12, 1);
+    commit(0, 5);
+    assert_true(plan(0)); // three streams; one prompt has a slot
+    assert_rows(0, 3, 4, 0, 4, 0);
+}
+
+static void rows_of_a_prompt_that_want_logits(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.n_blocks[0] = 5;
+    c.max_logits = 6;
+    c.enable_prefix_caching = true;
+    open_with(c);
+    add(9, 9, 1);
+    assert_true(plan(0));
+    commit(0, 7); // the prompt is in the prefix cache now
+    qn_sched_request r = {.id = 1, .n_prompt = 9, .max_tokens = 9, .prompt_logits = true,
+                          .fork_of = 9};
+    assert_int_equal(add_request(r), QN_ERR_INVALID);
+    add(2, 1, 20);
+    assert_true(plan(0));
+    commit(0, 7);
+    r.fork_of = 0;
+    assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0));
+    assert_rows(0, 0, 2, 1, 1, 1);
+    assert_rows(0, 1, 1, 0, 5, 5); // what is left of max_logits
+    assert_int_equal(seq(0, 1)->logit_start, 1);
+    for (int i = 0; i < 6; i++) rows[i] = (qn_sched_row){i ? -1 : 7, true}; // no ids wanted
+    qn_sched_commit(sched, plans[0], rows, now);
+    check_all();
+    take();
+    assert_int_equal(n_events, 1);
+    assert_token(0, 2, 7, 0);
+    assert_true(plan(0));
+    assert_rows(0, 1, 1, 5, 4, 4);
+    assert_true(plan(1)); // the token is pending
+    assert_rows(1, 1, 1, 9, 1, 1);
+    for (int i = 0; i < 5; i++) rows[i] = (qn_sched_row){20 + i, true};
+    qn_sched_commit(sched, plans[0], rows, now);
+    check_all();
+    take();
+    assert_int_equal(n_events, 2);
+    assert_token(0, 2, 20, 0);
+    assert_token(1, 1, 24, 4); // the last row's
+    commit(1, 7);
+    // Computed once more after a preemption, they give no logits.
+    for (int i = 0; i < 9 && stats().preemptions == 0; i++) {
+        assert_true(plan(0));
+        commit(0, 7);
+    }
+    assert_int_equal(info(1).preemptions, 1);
+    int32_t known = 9 + info(1).n_output;
+    assert_true(qn_sched_abort(sched, 2));
+    assert_true(plan(0));
+    assert_rows(0, 0, 1, 0, known - 1, 0);
+    commit(0, 7);
+    assert_true(plan(0));
+    assert_rows(0, 0, 1, known - 1, 1, 1);
+    commit(0, 7);
+    run_to_the_end();
+    // One of its rows fails: so does the request, and nobody finds what was computed.
+    qn_sched_clear_cache(sched);
+    check_all();
+    assert_int_equal(stats().blocks_cached[0], 0);
+    r.id = 3;
+    assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0));
+    assert_rows(0, 0, 3, 0, 6, 6);
+    for (int i = 0; i < 6; i++) rows[i] = (qn_sched_row){7, i != 3};
+    qn_sched_commit(sched, plans[0], rows, now);
+    check_all();
+    take();
+    assert_int_equal(n_events, 1);
+    assert_finished(0, 3, QN_FINISH_ERROR, -1);
+    assert_int_equal(stats().blocks_cached[0], 0);
+}
+
 static void keys_of_groups_are_averaged_by_layers(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -589,6 +801,7 @@ int main(void) {
         TEST(bad_configurations),
         TEST(bad_requests),
         TEST(what_can_never_fit_is_refused_with_numbers),
+        TEST(the_most_that_is_taken),
         TEST(a_full_queue_is_busy),
         TEST(a_prompt_in_chunks_then_tokens),
         TEST(stop_ids_and_min_tokens),
@@ -599,6 +812,9 @@ int main(void) {
         TEST(streams_first_then_the_prompt_takes_the_rest),
         TEST(more_slots_than_rows),
         TEST(the_step_time_bounds_prompts_only),
+        TEST(prompts_do_not_slow_streams_down),
+        TEST(many_prompts_share_time_by_heads),
+        TEST(rows_of_a_prompt_that_want_logits),
         TEST(keys_of_groups_are_averaged_by_layers),
         TEST(a_smaller_plan_is_filled_as_far_as_it_goes),
         TEST(streams_do_not_overflow_a_smaller_plan),

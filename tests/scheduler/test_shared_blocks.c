@@ -214,6 +214,36 @@ static void a_fork_whose_parent_is_gone_is_computed(void **state) {
     run_to_the_end();
 }
 
+static void a_fork_of_one_token_shares_nothing(void **state) {
+    (void)state;
+    open_with(small_config());
+    add(1, 1, 4);
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .n_prompt = 1, .max_tokens = 4,
+                                                    .fork_of = 1}), QN_OK);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
+    assert_int_equal(stats().forks, 0);
+}
+
+// Who did not fit with what it found is looked up again some steps later.
+static void look_ups_pause(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.n_blocks[0] = 16;
+    c.long_prefill_threshold = 4;
+    open_with(c);
+    add(1, 40, 9);
+    add(2, 40, 9); // eleven blocks, of which four are there: it fits when seven are shared
+    for (int i = 0; i < 9; i++) {
+        assert_true(plan(0));
+        assert_int_equal(plans[0]->n_seqs, 1);
+        commit(0, 7);
+    }
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
+    assert_rows(0, 1, 2, 36, 4, 1);
+}
+
 // A prompt shares blocks that its window passes while another request holds them: they do not come
 // back to it, and here there are no others.
 static void a_prompt_behind_shared_window_blocks_takes_them(void **state) {
@@ -259,6 +289,8 @@ int main(void) {
         TEST(a_step_that_failed_publishes_nothing),
         TEST(a_fork_shares_the_prompt),
         TEST(a_fork_whose_parent_is_gone_is_computed),
+        TEST(a_fork_of_one_token_shares_nothing),
+        TEST(look_ups_pause),
         TEST(a_prompt_behind_shared_window_blocks_takes_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -322,6 +322,107 @@ static void who_would_be_thrown_out_again_waits(void **state) {
     }
 }
 
+static void what_is_computed_again_is_counted(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.n_blocks[0] = 4;
+    c.long_prefill_threshold = 7;
+    open_with(c);
+    add(1, 4, 40);
+    add(2, 4, 40);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(stats().recomputed_tokens, 0);
+        assert_true(plan(0));
+        commit(0, 5);
+    }
+    assert_true(plan(0)); // nine positions of the first; eight of the second were computed
+    assert_int_equal(info(2).preemptions, 1);
+    commit(0, 5);
+    assert_true(qn_sched_abort(sched, 1));
+    for (int32_t again = 7; again <= 9; again++) { // seven rows, then one with a new one, then none
+        assert_true(plan(0));
+        commit(0, 5);
+        assert_int_equal(stats().recomputed_tokens, again < 8 ? again : 8);
+    }
+    assert_int_equal(stats().prompt_tokens, 8);
+}
+
+static void blocks_that_do_not_come_back_are_not_waited_for(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 17};
+    c.block_size = 16;
+    c.max_rows = 64;
+    c.n_blocks[0] = 4;
+    open_with(c);
+    add(1, 15, 40);
+    add(2, 20, 40); // two blocks until its 33rd position
+    add(3, 3, 40);
+    assert_true(plan(0));
+    assert_true(plan(1));
+    assert_int_equal(plans[1]->n_seqs, 3);
+    for (int i = 0; i < 2; i++) { // the first needs a block and waits for two steps
+        commit(i, 5);
+        assert_true(plan(i));
+        assert_int_equal(plans[i]->n_seqs, 2);
+        assert_rows(i, 0, 2, 21 + i, 1, 1);
+        assert_int_equal(stats().preemptions, 0);
+    }
+    commit(0, 5);
+    assert_true(plan(0)); // then it takes the last one's, when the step under way is done with it
+    assert_rows(0, 0, 2, 23, 1, 1);
+    assert_int_equal(plans[0]->n_seqs, 1);
+    assert_int_equal(info(3).preemptions, 1);
+    assert_int_equal(stats().preemptions, 1);
+    commit(1, 5);
+    assert_true(plan(1));
+    assert_rows(1, 0, 1, 16, 1, 1);
+    assert_int_equal(stats().preemptions, 1);
+}
+
+// A preemption, so that admissions look ahead; then nobody is left. The forecast counts in groups
+// that keep everything: the window's blocks come back.
+static void the_forecast_is_about_full_groups(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.overcommit_percent = 0;
+    c.n_groups = 2;
+    c.groups[1] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 8};
+    c.n_blocks[1] = 7;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, 4, 20);
+    run_to_the_end();
+    assert_true(stats().preemptions > 0);
+    add(5, 4, 40);
+    add(6, 4, 40);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
+}
+
+static void likely_lengths_are_learned(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.overcommit_percent = 0;
+    c.n_blocks[0] = 16;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, 4, 28); // eight blocks each, in the end
+    run_to_the_end();
+    assert_true(stats().preemptions > 0);
+    const int32_t stop = 7;
+    qn_sched_request r = {.n_prompt = 4, .max_tokens = 28, .stop_ids = &stop, .n_stop_ids = 1};
+    for (r.id = 10; r.id < 300; r.id++) {
+        assert_int_equal(add_request(r), QN_OK);
+        if (r.id % 4 < 3) continue;
+        assert_true(plan(0));
+        if (r.id < 14) assert_int_equal(plans[0]->n_seqs, 2);
+        commit(0, 7);
+        run_to_the_end();
+    }
+    for (int i = 0; i < 4; i++, r.id++) assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0)); // one token each, most likely
+    assert_int_equal(plans[0]->n_seqs, 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(the_last_to_come_is_preempted),
@@ -335,6 +436,10 @@ int main(void) {
         TEST(a_window_smaller_than_its_cache_takes_any_length),
         TEST(a_long_prompt_in_a_window_asks_only_for_the_window),
         TEST(waiting_for_a_window_ends),
+        TEST(what_is_computed_again_is_counted),
+        TEST(blocks_that_do_not_come_back_are_not_waited_for),
+        TEST(the_forecast_is_about_full_groups),
+        TEST(likely_lengths_are_learned),
         TEST(who_would_be_thrown_out_again_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
