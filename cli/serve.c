@@ -9,12 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { OWN_FLAGS = 25 };
+
 typedef struct options {
     const char *host, *metrics_prefix, *key_file, *uds, *ssl_cert, *ssl_key;
     qn_flag_list names, keys, origins;
     int64_t port, admin_port, io_threads, prepare_threads, max_logprobs, max_body, max_connections;
-    double shutdown_timeout;
-    bool protect_metrics, log_requests, quiet;
+    double shutdown_timeout, head_timeout, body_timeout, keep_alive_timeout, stall_timeout;
+    bool protect_metrics, shared_cache, log_requests, quiet;
 } options;
 
 static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
@@ -34,8 +36,11 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
         .uds = o->uds,
         .allowed_origins = o->origins.items,
         .n_allowed_origins = o->origins.n,
-        .http = {.max_body = (uint64_t)o->max_body, .max_connections = (size_t)o->max_connections},
+        .http = {.max_body = (uint64_t)o->max_body, .max_connections = (size_t)o->max_connections,
+                 .head_seconds = o->head_timeout, .body_seconds = o->body_timeout,
+                 .idle_seconds = o->keep_alive_timeout, .stall_seconds = o->stall_timeout},
         .protect_metrics = o->protect_metrics,
+        .shared_prefix_cache = o->shared_cache,
         .io_threads = (int32_t)o->io_threads,
         .prepare_threads = (int32_t)o->prepare_threads,
         .max_queued = (int32_t)f->max_num_queued_reqs,
@@ -74,10 +79,11 @@ static int serve(qn_engine *e, const qn_engine_flags *f, const options *o) {
 
 int qn_cli_serve(int argc, char **argv) {
     options o = {.host = "127.0.0.1", .port = 8000, .metrics_prefix = "vllm:", .io_threads = 1,
-                 .max_logprobs = 20, .shutdown_timeout = 30, .max_body = 8 << 20, .max_connections = 4096};
+                 .max_logprobs = 20, .shutdown_timeout = 30, .max_body = 8 << 20, .max_connections = 4096,
+                 .head_timeout = 10, .body_timeout = 30, .keep_alive_timeout = 75, .stall_timeout = 30};
     qn_engine_flags engine;
     qn_engine_flags_init(&engine);
-    qn_flag flags[20 + QN_ENGINE_FLAG_COUNT] = {
+    qn_flag flags[OWN_FLAGS + QN_ENGINE_FLAG_COUNT] = {
         {"host", 0, QN_FLAG_TEXT, &o.host, "ADDR", "address to listen on", 0, 0},
         {"port", 0, QN_FLAG_INT, &o.port, "N", "port to listen on; 0: any free one", 0, 65535},
         {"admin-port", 0, QN_FLAG_INT, &o.admin_port, "N",
@@ -87,7 +93,10 @@ int qn_cli_serve(int argc, char **argv) {
         {"api-key", 0, QN_FLAG_LIST, &o.keys, "KEY",
          "keys that requests must bring (better: QUERN_API_KEY in the environment)", 0, 0},
         {"api-key-file", 0, QN_FLAG_TEXT, &o.key_file, "FILE",
-         "a key, or sha256: and its hash, on each line; read again when it changes, or on SIGHUP", 0, 0},
+         "a line for each key or its sha256: hash, its scopes and limits (docs/api-keys.md); read again "
+         "when it changes, or on SIGHUP", 0, 0},
+        {"shared-prefix-cache", 0, QN_FLAG_BOOL, &o.shared_cache, NULL,
+         "requests of different API keys may share cached KV", 0, 0},
         {"ssl-certfile", 0, QN_FLAG_TEXT, &o.ssl_cert, "FILE",
          "serve TLS with this certificate (PEM, with its chain); read again when it changes", 0, 0},
         {"ssl-keyfile", 0, QN_FLAG_TEXT, &o.ssl_key, "FILE", "the certificate's key (PEM)", 0, 0},
@@ -98,6 +107,14 @@ int qn_cli_serve(int argc, char **argv) {
         {"max-body-bytes", 0, QN_FLAG_INT, &o.max_body, "SIZE", "largest request body", 1024, 1 << 30},
         {"max-connections", 0, QN_FLAG_INT, &o.max_connections, "N", "connections of an event loop", 1,
          1 << 20},
+        {"header-timeout", 0, QN_FLAG_FLOAT, &o.head_timeout, "SECONDS",
+         "for a request's header, from its first byte, and for a TLS handshake", 0.1, 86400},
+        {"body-timeout", 0, QN_FLAG_FLOAT, &o.body_timeout, "SECONDS",
+         "for a request's body, and a second more for each 16 KiB of it", 0.1, 86400},
+        {"keep-alive-timeout", 0, QN_FLAG_FLOAT, &o.keep_alive_timeout, "SECONDS",
+         "for a connection without a request; longer than a proxy's in front", 0.1, 86400},
+        {"stall-timeout", 0, QN_FLAG_FLOAT, &o.stall_timeout, "SECONDS",
+         "for a client that takes nothing of its answer", 0.1, 86400},
         {"protect-metrics", 0, QN_FLAG_BOOL, &o.protect_metrics, NULL, "/metrics asks for a key too",
          0, 0},
         {"io-threads", 0, QN_FLAG_INT, &o.io_threads, "N", "event loops of the API", 1, 64},
@@ -112,7 +129,7 @@ int qn_cli_serve(int argc, char **argv) {
          "a line of JSON for each request in the log, without its text", 0, 0},
         {"quiet", 'q', QN_FLAG_BOOL, &o.quiet, NULL, "log warnings and errors only", 0, 0},
     };
-    qn_engine_flags_table(&engine, flags + 20);
+    qn_engine_flags_table(&engine, flags + OWN_FLAGS);
     char *config_text = NULL;
     const qn_flag_set set = {
         .command = "serve",

@@ -108,7 +108,7 @@ void *qn_http_conn_user(const qn_http_conn *c);
 void qn_http_conn_set_tag(qn_http_conn *c, int tag);
 int qn_http_conn_tag(const qn_http_conn *c);
 // Room for the handlers' own numbers about the exchange; zeros when a request begins.
-enum { QN_HTTP_NOTES = 4 };
+enum { QN_HTTP_NOTES = 5 };
 uint64_t *qn_http_conn_notes(qn_http_conn *c);
 // The lines that were added to the response so far.
 qn_str qn_http_conn_fields(const qn_http_conn *c);

@@ -469,8 +469,8 @@ static bool submit(qn_choice *c, const qn_ids *prompt, size_t first, size_t n_pr
         .n_logprobs = r->n_logprobs,
         .prompt_logprobs = prompt_logprobs >= 0,
         .n_prompt_logprobs = QN_MAX(prompt_logprobs, 0),
-        .cache_salt = r->cache_salt,
-        .cache_salt_len = r->cache_salt ? strlen(r->cache_salt) : 0,
+        .cache_salt = g->salted ? (const void *)g->salt : r->cache_salt,
+        .cache_salt_len = g->salted ? sizeof g->salt : r->cache_salt ? strlen(r->cache_salt) : 0,
         .repetition_penalty = r->repetition_penalty,
         .presence_penalty = r->presence_penalty,
         .frequency_penalty = r->frequency_penalty,
@@ -584,6 +584,15 @@ static bool start(qn_generation *g, const qn_ids *ids, const size_t *ends, qn_ap
     return true;
 }
 
+// Requests of different keys share no cached KV: how fast an answer comes would tell one what another
+// has asked.
+static bool set_salt(qn_generation *g, const qn_key *key, qn_api_error *err) {
+    const char *asked = g->request->cache_salt;
+    if (!key || g->loop->server->options.shared_prefix_cache) return true;
+    g->salted = qn_key_salt(key, asked, asked ? strlen(asked) : 0, g->salt);
+    return g->salted || qn_api_fail(err, 500, NULL, "cannot hash the cache's salt");
+}
+
 // The pool is done with a generation's request.
 static void begin(qn_loop *l, qn_http_conn *conn, qn_job *job, uint64_t arrived_ns) {
     qn_api_error err = {0};
@@ -591,7 +600,7 @@ static void begin(qn_loop *l, qn_http_conn *conn, qn_job *job, uint64_t arrived_
     bool ok = g != NULL;
     if (g) job->request = NULL; // it is the generation's now
     else qn_api_fail(&err, 503, NULL, "out of memory");
-    ok = ok && start(g, &job->ids, job->ends, &err);
+    ok = ok && set_salt(g, qn_exchange_key(conn), &err) && start(g, &job->ids, job->ends, &err);
     if (!ok) {
         if (g) {
             g->conn = NULL;

@@ -80,6 +80,8 @@ struct qn_generation {
     int64_t n_cached;
     qn_ids prompt_ids; // of all prompts, where the answer has something of them
     size_t *prompt_ends; // [n_prompts] where each ends in prompt_ids
+    uint8_t salt[QN_KEY_SALT]; // of the prefix cache, made of key and cache_salt
+    bool salted;               // else cache_salt as it is
     qn_prompt_output *prompts; // [n_prompts] where there are prompt logprobs
     qn_choice *choices;
     size_t n_choices, n_open;

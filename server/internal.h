@@ -26,7 +26,14 @@ enum {
 };
 
 // What an exchange's notes hold, for its line in the log.
-enum { QN_NOTE_KEY, QN_NOTE_PROMPT_TOKENS, QN_NOTE_OUTPUT_TOKENS, QN_NOTE_FIRST_NS };
+// QN_NOTE_KEY is a qn_key *, which is held; QN_NOTE_COUNTED says that it counts this request.
+enum {
+    QN_NOTE_KEY,
+    QN_NOTE_COUNTED,
+    QN_NOTE_PROMPT_TOKENS,
+    QN_NOTE_OUTPUT_TOKENS,
+    QN_NOTE_FIRST_NS,
+};
 
 typedef enum qn_phase { QN_PHASE_SERVE, QN_PHASE_DRAIN, QN_PHASE_STOP } qn_phase;
 
@@ -115,6 +122,8 @@ void qn_respond_error(qn_loop *l, qn_http_conn *c, const qn_api_error *err);
 void qn_respond_json(qn_http_conn *c, const qn_buf *body);
 // The served name that the request means; NULL with *err if it is none of ours. NULL name: the first.
 const char *qn_server_model(const struct qn_server *s, const char *name, qn_api_error *err);
+// The key that a request brought; NULL: none was asked for.
+qn_key *qn_exchange_key(qn_http_conn *c);
 // What the first signal does; asked twice it does not become the second, which cuts.
 void qn_server_drain(struct qn_server *s);
 bool qn_server_healthy(struct qn_server *s, const char **why);

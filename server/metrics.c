@@ -351,7 +351,8 @@ static void health_text(const qn_metrics *m, const qn_metrics_state *state, qn_b
 
 void qn_metrics_text(qn_metrics *m, const qn_metrics_state *state, qn_buf *out) {
     static const char *const finished[QN_N_FINISHED] = {"stop", "length", "abort", "error"};
-    static const char *const rejected[QN_N_REJECT] = {"queue_full", "draining", "too_long"};
+    static const char *const rejected[QN_N_REJECT] = {"queue_full", "draining", "too_long",
+                                                        "key_limit"};
     const qn_engine_stats *stats = &state->stats;
     gauge(m, out, "num_requests_running", "Requests in the batch.", stats->running);
     gauge(m, out, "num_requests_waiting", "Requests that wait for the batch.", stats->waiting);

@@ -42,6 +42,7 @@ typedef enum qn_reject_label {
     QN_REJECT_QUEUE,    // "queue_full"
     QN_REJECT_DRAINING, // "draining"
     QN_REJECT_LENGTH,   // "too_long"
+    QN_REJECT_KEY_LIMIT, // "key_limit"
     QN_N_REJECT,
 } qn_reject_label;
 

@@ -126,16 +126,45 @@ static const route *find_route(qn_str path) {
     return NULL;
 }
 
-static bool key_accepted(qn_http_conn *c, const struct qn_server *s, const qn_http_head *head) {
+qn_key *qn_exchange_key(qn_http_conn *c) {
+    return (qn_key *)(uintptr_t)qn_http_conn_notes(c)[QN_NOTE_KEY];
+}
+
+// The exchange has ended.
+static void forget_key(qn_http_conn *c) {
+    qn_key *key = qn_exchange_key(c);
+    if (key && qn_http_conn_notes(c)[QN_NOTE_COUNTED]) qn_key_end(key);
+    qn_key_release(key);
+    qn_http_conn_notes(c)[QN_NOTE_KEY] = 0;
+}
+
+static bool key_accepted(qn_http_conn *c, const struct qn_server *s, const qn_http_head *head,
+                         qn_key_grant *grant) {
     qn_str v = {0};
     if (qn_http_find(head, "authorization", &v) != 1) return false;
     if (v.len < 7 || !qn_http_equal((qn_str){v.data, 7}, "bearer ")) return false;
     size_t at = 7;
     while (at < v.len && v.data[at] == ' ') at++;
-    uint64_t id;
-    if (!qn_keys_accept(s->keys, v.data + at, v.len - at, &id)) return false;
-    qn_http_conn_notes(c)[QN_NOTE_KEY] = id;
+    if (!qn_keys_accept(s->keys, v.data + at, v.len - at, grant)) return false;
+    qn_http_conn_notes(c)[QN_NOTE_KEY] = (uint64_t)(uintptr_t)grant->key;
     return true;
+}
+
+// Does the request bring a key that is good for this route?
+static bool check_key(const struct qn_server *s, qn_http_conn *c, const qn_http_head *head,
+                      const route *r, qn_key_grant *grant, qn_api_error *err) {
+    if (!key_accepted(c, s, head, grant)) {
+        err->code = "invalid_api_key";
+        return qn_api_fail(err, 401, NULL,
+                           "missing or wrong API key: send \"Authorization: Bearer KEY\"");
+    }
+    int scope = r->place == API ? QN_SCOPE_INFER : r->place == ADMIN ? QN_SCOPE_ADMIN
+                                                                     : QN_SCOPE_METRICS;
+    if (grant->scopes & scope) return true;
+    err->code = "insufficient_permissions";
+    return qn_api_fail(err, 403, NULL, "this API key is not for %s",
+                       scope == QN_SCOPE_INFER ? "inference"
+                                               : scope == QN_SCOPE_ADMIN ? "administration" : "metrics");
 }
 
 // True if the request comes from a web page that may call; says so in the response.
@@ -213,14 +242,21 @@ static bool check_head(qn_loop *l, qn_http_conn *c, const qn_http_head *head, bo
     }
     bool is_public = r->is_public &&
                      !(s->options.protect_metrics && r->fn == metrics);
-    if (qn_keys_required(s->keys) && !is_public && !key_accepted(c, s, head)) {
-        err->code = "invalid_api_key";
-        return qn_api_fail(err, 401, NULL,
-                           "missing or wrong API key: send \"Authorization: Bearer KEY\"");
-    }
-    if (method == POST && r->place == API && !json_content_type(head)) {
+    qn_key_grant grant = {0};
+    if (qn_keys_required(s->keys) && !is_public && !check_key(s, c, head, r, &grant, err)) return false;
+    if (method != POST || r->place != API) return true;
+    if (!json_content_type(head)) {
         return qn_api_fail(err, 400, NULL, "the Content-Type must be application/json");
     }
+    const char *why;
+    int retry_after;
+    if (grant.key && !qn_key_begin(&grant, qn_os_now_ns(), &why, &retry_after)) {
+        qn_metrics_rejected(s->metrics, QN_REJECT_KEY_LIMIT);
+        err->code = "rate_limit_exceeded";
+        err->retry_after = retry_after;
+        return qn_api_fail(err, 429, NULL, "%s; try again in %d s", why, retry_after);
+    }
+    qn_http_conn_notes(c)[QN_NOTE_COUNTED] = grant.key != NULL;
     return true;
 }
 
@@ -259,8 +295,12 @@ static void log_request(qn_loop *l, qn_http_conn *c, const qn_http_outcome *o) {
     const char *end = fields.len > 14 ? memchr(fields.data, '\r', fields.len) : NULL;
     if (end) qn_buf_json_string(&b, fields.data + 14, (size_t)(end - fields.data) - 14);
     else qn_buf_puts(&b, "null");
-    if (notes[QN_NOTE_KEY]) {
-        qn_buf_printf(&b, ",\"key\":\"%016llx\"", (unsigned long long)notes[QN_NOTE_KEY]);
+    qn_key *key = qn_exchange_key(c);
+    if (key) {
+        char name[QN_KEY_NAME];
+        qn_key_name(key, name);
+        qn_buf_printf(&b, ",\"key\":\"%016llx\"", (unsigned long long)qn_key_id(key));
+        if (*name) qn_buf_printf(&b, ",\"key_name\":\"%s\"", name);
     }
     qn_buf_puts(&b, ",\"method\":");
     qn_buf_json_string(&b, method.len ? method.data : "", method.len);
@@ -283,11 +323,13 @@ static void log_request(qn_loop *l, qn_http_conn *c, const qn_http_outcome *o) {
 void qn_routes_finish(void *loop, qn_http_conn *c, const qn_http_outcome *o) {
     qn_loop *l = loop;
     atomic_store(&l->n_conns, qn_http_server_count(l->http));
-    if (o->status == 0) return; // the client left before there was anything to count
-    size_t tag = (size_t)qn_http_conn_tag(c);
-    qn_str method = o->head ? o->head->method : (qn_str){0};
-    qn_metrics_http(l->server->metrics, tag, method, o->status, o->seconds);
-    if (l->server->options.log_requests) log_request(l, c, o);
+    if (o->status != 0) { // else the client left before there was anything to count
+        size_t tag = (size_t)qn_http_conn_tag(c);
+        qn_str method = o->head ? o->head->method : (qn_str){0};
+        qn_metrics_http(l->server->metrics, tag, method, o->status, o->seconds);
+    }
+    if (l->server->options.log_requests && (o->status != 0 || o->head)) log_request(l, c, o);
+    forget_key(c);
 }
 
 // ---------------------------------------------------------------- models

@@ -29,6 +29,7 @@ typedef struct qn_server_options { // zero: the default, unless said otherwise
     const char *const *allowed_origins; // web pages that may call ("*": all); none: no CORS
     size_t n_allowed_origins;
     bool protect_metrics;           // /metrics asks for a key too
+    bool shared_prefix_cache;       // requests of different keys may share cached KV blocks
     int32_t io_threads;             // event loops of the API; 1; at most 64
     int32_t prepare_threads;        // for templates and tokenizing; a quarter of the CPUs, 2 to 8
     const char *admin_host;         // "127.0.0.1"

@@ -12,6 +12,9 @@ import stat
 import subprocess
 import time
 
+import openai
+import pytest
+
 from conftest import MODEL
 
 CHAT = {"messages": [{"role": "user", "content": "Say plugh."}], "max_tokens": 4}
@@ -72,9 +75,128 @@ def test_bad_key_files(tmp_path):
     file = tmp_path / "keys"
     assert "keys" in refused("--api-key-file", file)
     for text, why in (("", "no API keys"), ("# nothing\n", "no API keys"), ("ok\nsha256:12\n", "line 2"),
-                      ("a b\n", "line 1"), ("x" * 600, "line 1"), ("k\0y\n", "line 1")):
+                      ("a b\n", "line 1"), ("x" * 600, "line 1"), ("k\0y\n", "line 1"),
+                      ("k name=a/b", "name="), ("k name=" + "x" * 65, "name="), ("k name=", "name="),
+                      ("k scopes=root", "scopes="), ("k scopes=", "scopes="), ("k scopes=infer,,admin", "scopes="),
+                      ("k max-concurrent=0", "limit"), ("k max-concurrent=-1", "limit"), ("k requests-per-minute=1e3", "limit"),
+                      ("k requests-per-minute=999999999", "limit"), ("k max-concurrent=", "limit"),
+                      ("a\n\nb\na name=x\n", "line 4: the key of line 1"),
+                      ("sha256:%s\n# x\nsecond\n" % hashlib.sha256(b"second").hexdigest(), "line 3")):
         file.write_text(text)
         assert why in refused("--api-key-file", file)
+
+
+def auth(key):
+    return {"Authorization": "Bearer " + key}
+
+
+def test_scopes(start, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("user\nscraper scopes=metrics\nops  scopes=admin,metrics\tname=ops\n")
+    s = start("--api-key-file", file, "--protect-metrics", "--admin-port", "-1", env={"QUERN_API_KEY": "root"})
+    admin = int(re.search(rb"admin port: http://127.0.0.1:(\d+)", s.log).group(1))
+    for key, api, metrics in (("user", 200, 403), ("scraper", 403, 200), ("ops", 403, 200), ("root", 200, 200),
+                              ("nobody", 401, 401)):
+        assert status(s, key) == api and status(s, key, "/metrics") == metrics, key
+    code, _, r = s.request("POST", "/v1/chat/completions", CHAT, auth("scraper"))
+    assert code == 403 and r["error"]["type"] == "permission_error" and r["error"]["code"] == "insufficient_permissions"
+    assert status(s, "user", "/health") == 200 and status(s, None, "/version") == 200
+    s.port = admin
+    for key, code in ((None, 401), ("user", 403), ("scraper", 403)):
+        assert s.request("POST", "/drain", headers=auth(key) if key else {})[0] == code
+    assert s.request("POST", "/drain", headers=auth("ops"))[0] == 202
+    assert s.process.wait(30) == 0
+
+
+def test_rate_limit(start, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("slow requests-per-minute=3 name=slow\nfree\n")
+    s = start("--api-key-file", file, "--enable-log-requests")
+    ask = lambda key: s.request("POST", "/v1/chat/completions", CHAT, auth(key))
+    assert [ask("slow")[0] for _ in range(3)] == [200] * 3
+    code, headers, r = ask("slow")
+    assert code == 429 and 1 <= int(headers["Retry-After"]) <= 21
+    assert r["error"]["code"] == "rate_limit_exceeded" and r["error"]["type"] == "rate_limit_error"
+    # What does not generate is not counted, others are not concerned, the client library knows the error.
+    assert status(s, "slow") == 200 and ask("free")[0] == 200
+    with pytest.raises(openai.RateLimitError) as e:
+        s.client(api_key="slow").chat.completions.create(model="quern-demo", **CHAT)
+    assert e.value.code == "rate_limit_exceeded"
+    # Refused before the body is there, let alone read.
+    answer = s.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer slow\r\n"
+                   b"Content-Type: application/json\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    # Reading the file again forgets nothing.
+    file.write_text("# changed\nslow requests-per-minute=3\nfree\nnew\n")
+    wait_for(lambda: status(s, "new") == 200)
+    assert ask("slow")[0] == 429
+    assert s.metric("vllm:admission_rejections_total", reason="key_limit") == 4
+    wait_for(lambda: s.log.count(b'"status":429') == 4)
+    assert b'"key_name":"slow"' in s.log
+
+
+def test_concurrency_limit(start, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("two max-concurrent=2\nother\n")
+    s = start("--api-key-file", file)
+    body = json.dumps({**CHAT, "max_tokens": 1800, "ignore_eos": True, "stream": True, "n": 8}).encode()
+
+    def begin():
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=30)
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer two\r\n"
+                  b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return c, c.recv(100)
+
+    ask = lambda key: s.request("POST", "/v1/chat/completions", CHAT, auth(key))
+    first, answer = begin()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    second, answer = begin()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    code, headers, r = ask("two")
+    assert code == 429 and headers["Retry-After"] == "1" and r["error"]["code"] == "rate_limit_exceeded"
+    assert ask("other")[0] == 200
+    # Who leaves makes room, also in the middle of a body, and it is not given twice.
+    first.close()
+    wait_for(lambda: ask("two")[0] == 200)
+    second.close()
+    s.wait_idle(20)
+    half = []
+    for _ in range(2):
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=30)
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer two\r\n"
+                  b"Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        assert c.recv(100).startswith(b"HTTP/1.1 100 ")
+        half.append(c)
+    assert ask("two")[0] == 429
+    for c in half:
+        c.close()
+    wait_for(lambda: ask("two")[0] == 200)
+    # Several on one connection, one after the other, are one at a time.
+    ask_bytes = (b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer two\r\n"
+                 b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"prompt\": \"a\"}")
+    answer = s.raw(ask_bytes * 10)
+    assert answer.count(b"HTTP/1.1 200 ") == 10
+
+
+def test_no_cache_is_shared(start, tmp_path):
+    """One key's prompts are not found in the cache by another, whatever cache_salt it sends."""
+    file = tmp_path / "keys"
+    file.write_text("one\ntwo\n")
+    text = "the cat and the dog saw a red boat on the hill " * 8
+
+    def cached(s, key, **fields):
+        ask = {"prompt": text, "max_tokens": 1, **fields}
+        return s.request("POST", "/v1/completions", ask, auth(key))[2]["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    s = start("--api-key-file", file)
+    assert cached(s, "one") == 0 and cached(s, "one") > 16
+    assert cached(s, "two") == 0 and cached(s, "two") > 16
+    assert cached(s, "one", cache_salt="x") == 0 and cached(s, "one", cache_salt="x") > 16
+    assert cached(s, "two", cache_salt="x") == 0
+    assert cached(s, "one", cache_salt=hashlib.sha256(hashlib.sha256(b"two").digest()).hexdigest()) == 0
+    s = start("--api-key-file", file, "--shared-prefix-cache")
+    assert cached(s, "one") == 0 and cached(s, "two") > 16
+    assert cached(s, "two", cache_salt="x") == 0 and cached(s, "one", cache_salt="x") > 16
 
 
 class UnixConnection(http.client.HTTPConnection):
