@@ -19,7 +19,10 @@ qn_status qn_http_listen(const char *host, uint16_t port, int *fd, uint16_t *bou
     snprintf(service, sizeof service, "%u", (unsigned)port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
     int rc = getaddrinfo(host, service, &hints, &list);
-    if (rc != 0) return qn_fail(err, QN_ERR_INVALID, "host %s: %s", host, gai_strerror(rc));
+    if (rc != 0) {
+        return qn_fail(err, rc == EAI_MEMORY ? QN_ERR_NOMEM : QN_ERR_INVALID, "host %s: %s", host,
+                       gai_strerror(rc));
+    }
     int s = -1, saved = 0;
     struct addrinfo *a = list;
     for (; a; a = a->ai_next) {

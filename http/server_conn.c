@@ -8,7 +8,7 @@
 //    disabled by hand: libevent calls a read callback over and over while a full input is enabled.
 // 4. on_close is called exactly when on_request was called and the response did not become complete
 //    (unless the producer itself aborted); on_finish once for every exchange that began.
-// 5. Input and output held for a connection are bounded: input by INPUT_HIGH and the body limit,
+// 5. Input and output held for a connection are bounded: input by twice INPUT_HIGH and the body limit,
 //    output by output_high plus one write of the producer.
 // 6. A connection that moves to another server takes descriptor, parser and waiting bytes along, and
 //    leaves nothing that could close or read the descriptor.
@@ -34,6 +34,7 @@ enum {
     INPUT_HIGH = 64 * 1024,
     SEND_BUFFER = 128 * 1024, // of the kernel; else it would grow to megabytes for a slow reader
     MAX_LISTENERS = 4,
+    TLS_ROOM = 64 * 1024,
 };
 static const double LINGER_SECONDS = 2.0;
 
@@ -298,7 +299,9 @@ static void output(qn_http_conn *c, const char *data, size_t len) {
     uint64_t now = qn_os_now_ns();
     if (output_len(c) == 0) c->progress_ns = now;
     c->written_ns = now;
-    if (bufferevent_write(c->bev, data, len) != 0) {
+    // Enabled anew each time: libevent's own callback that starts the writing is missing if there was no
+    // memory for it when the connection was made.
+    if (bufferevent_write(c->bev, data, len) != 0 || bufferevent_enable(c->bev, EV_WRITE) != 0) {
         c->dead = true;
         poke(c);
     }
@@ -702,7 +705,14 @@ static void refuse(qn_http_server *s, evutil_socket_t fd) {
 static qn_http_conn *conn_open(qn_http_server *s, evutil_socket_t fd, qn_http_parser *parser) {
     qn_http_conn *c = calloc(1, sizeof *c);
     struct bufferevent *bev = NULL;
-    struct ssl_st *ssl = c && s->tls ? qn_tls_session(s->tls) : NULL;
+    struct ssl_st *ssl = NULL;
+    if (c && s->tls) {
+        // libevent crashes if it runs out of memory in the middle of making such a connection: what it
+        // needs has to be there before it begins.
+        void *room = malloc(TLS_ROOM);
+        if (room) ssl = qn_tls_session(s->tls, fd);
+        free(room);
+    }
     if (ssl) {
         // With CLOSE_ON_FREE it takes the session, also when it fails.
         bev = bufferevent_openssl_socket_new(s->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING,
@@ -733,9 +743,9 @@ static qn_http_conn *conn_open(qn_http_server *s, evutil_socket_t fd, qn_http_pa
         return NULL;
     }
     bufferevent_setcb(bev, on_read, on_write, on_event, c);
-    // With TLS, libevent at its mark would leave bytes inside the session that no event announces; reading
-    // is stopped by hand at the same mark anyway, past it by at most one read and one record.
-    if (!ssl) bufferevent_setwatermark(bev, EV_READ, 0, INPUT_HIGH);
+    // No mark of libevent's for reading: with TLS bytes would be left inside the session that no event
+    // announces, and it crashes if there is no memory for the mark. Reading is stopped by hand, past
+    // INPUT_HIGH by at most one read and one record.
     bufferevent_setwatermark(bev, EV_WRITE, s->limits.output_high / 4, 0);
     bufferevent_set_max_single_read(bev, INPUT_HIGH);
     bufferevent_set_max_single_write(bev, s->limits.output_high);
@@ -802,23 +812,31 @@ static void on_accept_error(struct evconnlistener *listener, void *arg) {
     qn_http_server *s = arg;
     // Out of descriptors, most likely: without a pause this would spin.
     qn_logf(s->log, QN_LOG_WARN, "accepting connections failed: %s", strerror(errno));
-    evconnlistener_disable(listener);
     struct timeval tv = {0, 100 * 1000};
-    evtimer_add(s->resume, &tv);
+    if (evtimer_add(s->resume, &tv) == 0) evconnlistener_disable(listener);
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *arg) {
     qn_http_server *s = arg;
     (void)fd;
     (void)what;
-    for (size_t i = 0; i < s->n_listeners; i++) evconnlistener_enable(s->listeners[i]);
+    bool ok = true;
+    for (size_t i = 0; i < s->n_listeners; i++) {
+        if (evconnlistener_enable(s->listeners[i]) != 0) ok = false;
+    }
+    struct timeval tv = {0, 100 * 1000};
+    if (!ok) evtimer_add(s->resume, &tv); // it was pending: there is room for it
 }
 
 qn_status qn_http_server_accept(qn_http_server *s, int fd, qn_error *err) {
     if (s->n_listeners == MAX_LISTENERS) return qn_fail(err, QN_ERR_LIMIT, "too many listeners");
-    struct evconnlistener *l =
-        evconnlistener_new(s->base, on_accept, s, LEV_OPT_CLOSE_ON_EXEC, 0, fd);
-    if (!l) return qn_fail(err, QN_ERR_NOMEM, "cannot watch the listening socket");
+    // Enabled by hand: libevent does not look whether it could.
+    struct evconnlistener *l = evconnlistener_new(
+        s->base, on_accept, s, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, fd);
+    if (!l || evconnlistener_enable(l) != 0) {
+        if (l) evconnlistener_free(l);
+        return qn_fail(err, QN_ERR_NOMEM, "cannot watch the listening socket");
+    }
     evconnlistener_set_error_cb(l, on_accept_error);
     s->listeners[s->n_listeners++] = l;
     return QN_OK;

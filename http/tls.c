@@ -41,9 +41,14 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
 }
 
 static qn_status fail(qn_error *err, const char *path) {
-    unsigned long code = ERR_peek_last_error();
-    const char *why = code ? ERR_reason_error_string(code) : NULL;
-    qn_status st = qn_fail(err, QN_ERR_FORMAT, "%s: %s", path, why ? why : "cannot be used");
+    unsigned long last = ERR_peek_last_error();
+    bool no_memory = last == 0; // nor for a word about it
+    for (unsigned long code; (code = ERR_get_error()) != 0;) {
+        no_memory = no_memory || ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+    }
+    const char *why = no_memory ? "out of memory" : ERR_reason_error_string(last);
+    qn_status st = qn_fail(err, no_memory ? QN_ERR_NOMEM : QN_ERR_FORMAT, "%s: %s", path,
+                           why ? why : "cannot be used");
     ERR_clear_error();
     return st;
 }
@@ -127,10 +132,15 @@ qn_status qn_tls_reload(qn_tls *t, bool force, bool *changed, qn_error *err) {
     return QN_OK;
 }
 
-SSL *qn_tls_session(qn_tls *t) {
+SSL *qn_tls_session(qn_tls *t, int fd) {
     pthread_mutex_lock(&t->lock);
     SSL *ssl = SSL_new(t->context);
     pthread_mutex_unlock(&t->lock);
+    // Here, because libevent, which would do it, does not look whether it could.
+    if (ssl && SSL_set_fd(ssl, fd) != 1) {
+        SSL_free(ssl);
+        ssl = NULL;
+    }
     if (!ssl) ERR_clear_error();
     return ssl;
 }

@@ -14,8 +14,8 @@ void qn_tls_destroy(qn_tls *t);
 // Reads the files again if one has changed (or force); new connections get what was read. On errors
 // everything stays as it was. One thread only.
 qn_status qn_tls_reload(qn_tls *t, bool force, bool *changed, qn_error *err);
-// One connection's state, SSL_free is the caller's; NULL: out of memory. Any thread.
-struct ssl_st *qn_tls_session(qn_tls *t);
+// One connection's state over fd, SSL_free is the caller's; NULL: out of memory. Any thread.
+struct ssl_st *qn_tls_session(qn_tls *t, int fd);
 // Says goodbye on a connection that is about to be shut.
 void qn_tls_goodbye(struct ssl_st *ssl);
 
