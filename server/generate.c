@@ -89,10 +89,13 @@ static void fail_generation(qn_generation *g, const qn_api_error *err) {
         qn_buf *b = &g->loop->scratch;
         qn_buf_clear(b);
         qn_api_error_json(err, b);
-        if (!b->failed) qn_http_sse_data(conn, b->data, b->len);
+        bool told = !b->failed;
+        if (told) qn_http_sse_data(conn, b->data, b->len);
         qn_http_conn_close_after(conn);
         generation_free(g);
-        qn_http_stream_end(conn);
+        // Without a word about it, a stream that just ends would look complete to some.
+        if (told) qn_http_stream_end(conn);
+        else qn_http_conn_abort(conn);
     } else {
         qn_loop *l = g->loop;
         generation_free(g);
@@ -239,7 +242,11 @@ static void finish_generation(qn_generation *g) {
     if (g->request->stream) {
         if (g->request->include_usage) {
             qn_output_usage_chunk(g, b);
-            if (!b->failed) qn_http_sse_data(conn, b->data, b->len);
+            if (b->failed) {
+                out_of_memory(g);
+                return;
+            }
+            qn_http_sse_data(conn, b->data, b->len);
         }
         qn_http_sse_data(conn, "[DONE]", 6);
         generation_free(g);

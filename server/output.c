@@ -19,9 +19,10 @@ static void json_logprob(qn_buf *out, float lp) {
     qn_buf_printf(out, "%.9g", isfinite(lp) ? (double)lp : -9999.0);
 }
 
-static void token_bytes(const qn_generation *g, int32_t id, qn_buf *scratch) {
+// Into scratch. out fails with it: the next token would clear scratch's own failure.
+static void token_bytes(const qn_generation *g, int32_t id, qn_buf *scratch, qn_buf *out) {
     qn_buf_clear(scratch);
-    qn_token_bytes(g->loop->server->info->tokenizer, id, true, scratch);
+    if (!qn_token_bytes(g->loop->server->info->tokenizer, id, true, scratch)) out->failed = true;
 }
 
 static void json_bytes(qn_buf *out, const qn_buf *bytes) {
@@ -33,7 +34,7 @@ static void json_bytes(qn_buf *out, const qn_buf *bytes) {
 }
 
 static void chat_entry(qn_choice *c, int32_t id, float lp, qn_buf *out, qn_buf *scratch) {
-    token_bytes(c->gen, id, scratch);
+    token_bytes(c->gen, id, scratch, out);
     qn_buf_puts(out, "{\"token\":");
     json_text(out, scratch);
     qn_buf_puts(out, ",\"logprob\":");
@@ -70,7 +71,7 @@ static size_t count_chars(const qn_buf *b) {
 static void completion_token(const qn_generation *g, qn_logprob_text *l, int32_t token,
                              const qn_token_event *e, qn_buf *scratch) {
     const char *comma = l->a.len ? "," : "";
-    token_bytes(g, token, scratch);
+    token_bytes(g, token, scratch, &l->a);
     qn_buf_puts(&l->a, comma);
     json_text(&l->a, scratch);
     qn_buf_printf(&l->offsets, "%s%zu", comma, l->chars);
@@ -92,7 +93,7 @@ static void completion_token(const qn_generation *g, qn_logprob_text *l, int32_t
         if (i == e->n_top && sampled) break;
         int32_t id = i < e->n_top ? e->top_ids[i] : e->id;
         sampled = sampled || id == e->id;
-        token_bytes(g, id, scratch);
+        token_bytes(g, id, scratch, &l->tops);
         qn_buf key = {0};
         json_text(&key, scratch);
         bool again = key.data && seen.data && strstr(seen.data, key.data) != NULL;
@@ -103,6 +104,7 @@ static void completion_token(const qn_generation *g, qn_logprob_text *l, int32_t
             json_logprob(&l->tops, i < e->n_top ? e->top_logprobs[i] : e->logprob);
             qn_buf_append(&seen, key.data, key.len); // quotes delimit the keys
         }
+        if (key.failed || seen.failed) l->tops.failed = true;
         qn_buf_free(&key);
     }
     qn_buf_putc(&l->tops, '}');
@@ -135,7 +137,7 @@ static void prompt_scores(const qn_generation *g, const qn_token_score *row, int
     for (int32_t i = 0; i <= n_top; i++) {
         const qn_token_score *s = &row[i];
         if (s->id < 0 || (i > 0 && s->id == row->id)) continue;
-        token_bytes(g, s->id, scratch);
+        token_bytes(g, s->id, scratch, out);
         qn_buf_printf(out, "%s\"%d\":{\"logprob\":", i ? "," : "", s->id);
         json_logprob(out, s->logprob);
         qn_buf_printf(out, ",\"rank\":%d,\"decoded_token\":", s->rank);
@@ -175,6 +177,7 @@ static bool make_prompt(qn_generation *g, size_t k, const int32_t *ids, size_t n
     qn_buf shown = {0};
     qn_detok d;
     qn_detok_init(&d, t, true, true);
+    bool lost = false;
     size_t chars = 0, most = echo ? count_chars(&input->echo) : 0;
     for (size_t i = 0; i < n; i++) {
         const qn_token_score *row = p.scores + i * stride;
@@ -190,11 +193,11 @@ static bool make_prompt(qn_generation *g, size_t k, const int32_t *ids, size_t n
         const bool hidden = i == 0 && input->text && r->add_special_tokens != 0 &&
                             qn_tokenizer_add_bos(t) && ids[0] == qn_tokenizer_bos(t);
         qn_buf_clear(&shown);
-        if (!hidden && !qn_detok_push(&d, ids[i], &shown)) shown.failed = true;
+        if (!hidden && !qn_detok_push(&d, ids[i], &shown)) lost = true;
         chars += count_chars(&shown);
     }
     l->chars = most;
-    bool ok = !(shown.failed || scratch->failed || out->scores.failed || l->a.failed ||
+    bool ok = !(lost || out->scores.failed || l->a.failed ||
                 l->probs.failed || l->tops.failed || l->offsets.failed);
     qn_buf_free(&shown);
     out->ready = ok;
@@ -271,6 +274,7 @@ void qn_choice_free_output(qn_choice *c) {
 
 static void json_part(qn_buf *out, const char *name, const qn_buf *elements) {
     qn_buf_puts(out, name);
+    if (elements->failed) out->failed = true;
     if (elements->len) qn_buf_append(out, elements->data, elements->len);
     qn_buf_putc(out, ']');
 }
@@ -369,7 +373,8 @@ void qn_output_chunk(const qn_choice *c, bool first, qn_buf *out) {
         qn_buf_puts(out, ",\"text\":");
         json_text(out, &c->text);
     }
-    if (g->request->n_logprobs >= 0 && c->logprobs.a.len == 0) qn_buf_puts(out, ",\"logprobs\":null");
+    const qn_buf *a = &c->logprobs.a;
+    if (g->request->n_logprobs >= 0 && a->len == 0 && !a->failed) qn_buf_puts(out, ",\"logprobs\":null");
     else logprobs_field(c, out);
     finish_fields(c, out);
     if (g->request->return_ids) {

@@ -67,7 +67,7 @@ static bool tokenize(struct qn_server *s, qn_job *job, const char *body, size_t 
         for (size_t i = 0; r.return_token_strs && i < ids->len; i++) {
             qn_buf_putc(b, i ? ',' : '[');
             qn_buf_clear(&piece);
-            qn_token_bytes(s->info->tokenizer, ids->data[i], true, &piece);
+            if (!qn_token_bytes(s->info->tokenizer, ids->data[i], true, &piece)) b->failed = true;
             qn_buf_json_string(b, piece.data ? piece.data : "", piece.len);
         }
         qn_buf_puts(b, !r.return_token_strs ? "null}" : ids->len ? "]}" : "[]}");

@@ -347,7 +347,7 @@ static bool one_message(const parse *p, size_t index, json_t *in, json_t *out) {
     } else if (json_is_array(content)) {
         json_t *text = join_parts(p, index, content);
         if (!text) return false;
-        ok = ok && json_object_set_new(out, "content", text) == 0;
+        if (json_object_set_new(out, "content", text) != 0) ok = false; // takes text in any case
     } else if (!content || json_is_null(content)) {
         if (strcmp(json_string_value(role), "assistant") != 0) {
             return message_fail(p, index, "content is missing");
