@@ -46,6 +46,10 @@ bool qn_block_pool_check(const qn_block_pool *p) {
         id = p->blocks[id].newer;
     }
     if (id != -1 || p->newest != before) return false;
+    id = p->ahead;
+    if (id != -1 && (id < 0 || id >= p->n_blocks || p->blocks[id].refs || p->blocks[id].name < 0)) {
+        return false;
+    }
     // Every listed id is clean, and no id is listed twice: marked with -1, then put back.
     bool ok = true;
     int32_t marked = 0;

@@ -8,7 +8,8 @@
 //    ones exactly once if it has one; an id with references is in neither.
 // 2. Hence clean + cached + used = n, and n_free = clean + cached: no block is lost and none is
 //    given out twice.
-// 3. The cached ones are in the order in which their last owners left them, oldest first.
+// 3. The cached ones are in the order in which their last owners left them, oldest first; ahead is
+//    one of them or -1.
 #ifndef QN_SCHEDULER_BLOCK_POOL_H
 #define QN_SCHEDULER_BLOCK_POOL_H
 

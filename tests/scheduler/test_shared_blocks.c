@@ -214,6 +214,64 @@ static void a_fork_whose_parent_is_gone_is_computed(void **state) {
     run_to_the_end();
 }
 
+// After a preemption admissions look ahead: what is shared counts once.
+static void the_forecast_knows_of_shared_blocks(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.overcommit_percent = 0;
+    c.max_rows = 64;
+    c.n_blocks[0] = 16;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, 4, 28);
+    run_to_the_end();
+    assert_true(stats().preemptions > 0);
+    add(5, 33, 5); // ten blocks in the end
+    assert_true(plan(0));
+    commit(0, 7);
+    add(6, 33, 5); // eight of those, and two
+    add(7, 33, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 3);
+    assert_rows(0, 1, 6, 32, 1, 1);
+    assert_rows(0, 2, 7, 32, 1, 1);
+    commit(0, 7);
+    // Eleven are in use. With two for this one, and one more for each, there would be one too few.
+    int32_t other[7] = {99};
+    assert_int_equal(add_request((qn_sched_request){.id = 8, .prompt = other, .n_prompt = 7,
+                                                    .max_tokens = 20}), QN_OK);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 3);
+    commit(0, 7);
+    run_to_the_end();
+}
+
+static void copies_do_not_overflow_a_smaller_plan(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.n_groups = 2;
+    c.n_blocks[1] = 64;
+    open_with(c);
+    add(1, 11, 4);
+    for (uint64_t id = 2; id <= 3; id++) {
+        assert_int_equal(add_request((qn_sched_request){.id = id, .n_prompt = 11, .max_tokens = 4,
+                                                        .fork_of = 1}), QN_OK);
+    }
+    assert_true(plan(0));
+    commit(0, 7);
+    free(plans[1]);
+    plans[1] = qn_step_plan_create(4, 16, 64, 3, 2); // copies of one sequence in two groups
+    assert_non_null(plans[1]);
+    assert_true(plan(1));
+    assert_int_equal(plans[1]->n_seqs, 2);
+    assert_int_equal(plans[1]->n_copies, 2);
+    commit(1, 7);
+    assert_true(plan(1));
+    assert_int_equal(plans[1]->n_seqs, 3);
+    assert_int_equal(plans[1]->n_copies, 2);
+    commit(1, 7);
+    run_to_the_end();
+}
+
 static void a_fork_of_one_token_shares_nothing(void **state) {
     (void)state;
     open_with(small_config());
@@ -289,6 +347,8 @@ int main(void) {
         TEST(a_step_that_failed_publishes_nothing),
         TEST(a_fork_shares_the_prompt),
         TEST(a_fork_whose_parent_is_gone_is_computed),
+        TEST(the_forecast_knows_of_shared_blocks),
+        TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
         TEST(look_ups_pause),
         TEST(a_prompt_behind_shared_window_blocks_takes_them),
