@@ -119,6 +119,18 @@ static bool came_back(const inject_held *before, inject_held *after) {
     return false;
 }
 
+// Waits until nothing changes any more.
+static void quiet(inject_held *out) {
+    inject_held last;
+    inject_hold(&last);
+    for (int calm = 0, i = 0; calm < 5 && i < 1000; i++) {
+        usleep(4000);
+        inject_hold(out);
+        calm = same(&last, out) ? calm + 1 : 0;
+        last = *out;
+    }
+}
+
 static void show_held(const inject_held *a, const inject_held *b) {
     static const char *const names[] = {"heap", "pages", "system", "pcre2", "json", "event", "tls"};
     for (int k = 0; k < INJECT_N_KINDS; k++) {
@@ -148,13 +160,13 @@ static bool undisturbed(const faults_scenario *s) {
 }
 
 // True: nothing is wrong. *hit: the site did allocate that often.
-static bool disturbed(const faults_scenario *s, int site, uint32_t n, bool rest, bool *hit) {
+static bool disturbed(const faults_scenario *s, int site, uint32_t n, bool rest,
+                      const inject_held *before, bool *hit) {
     qn_error err = {0};
-    inject_held before, after;
+    inject_held after;
     if (verbose) {
         dprintf(2, "%s: site %d, allocation %u%s\n", s->name, site, n, rest ? " and the rest" : "");
     }
-    inject_hold(&before);
     const uint64_t mark = inject_mark();
     faults_result r = run_once(s, site, n, rest, &err);
     *hit = inject_failed();
@@ -162,17 +174,19 @@ static bool disturbed(const faults_scenario *s, int site, uint32_t n, bool rest,
     if (r == FAULTS_FAILED && !*hit) return found("fails though nothing was refused", &err);
     if (r == FAULTS_FAILED && err.message[0] == '\0') return found("an error without a word", &err);
     // What the system refuses may be called its error.
-    const bool by_system = inject_kind_of(site) == INJECT_SYSTEM && err.status == QN_ERR_IO;
+    // OpenSSL has other words for its own.
+    const inject_kind kind = inject_kind_of(site);
+    const bool by_system = (kind == INJECT_SYSTEM && err.status == QN_ERR_IO) || kind == INJECT_TLS;
     if (r == FAULTS_FAILED && err.status != QN_ERR_NOMEM && !by_system) {
         dprintf(2, "  status: %s\n", qn_status_name(err.status));
         return found("the error is not one of memory", &err);
     }
     const now was = current;
     if (s->lasting && !undisturbed(s)) return false;
-    if (!came_back(&before, &after)) {
+    if (!came_back(before, &after)) {
         current = was;
         found("something is left behind", NULL);
-        show_held(&before, &after);
+        show_held(before, &after);
         inject_show_live(2, mark, 4);
         return false;
     }
@@ -198,6 +212,8 @@ static bool run_scenario(const faults_scenario *s, int sample, tally *t) {
     bool ok = true;
     inject_forget();
     for (int i = 0; i < WARM_UP && ok; i++) ok = undisturbed(s);
+    inject_held before;
+    quiet(&before);
     static uint32_t hits[1 << 14];
     memset(hits, 0, sizeof hits);
     // Breadth first: each site's first allocation, then what is left of the sample.
@@ -213,13 +229,13 @@ static bool run_scenario(const faults_scenario *s, int sample, tally *t) {
                     t->cut = true;
                     continue;
                 }
-                const bool good = disturbed(s, site, n, rest, &hit);
+                const bool good = disturbed(s, site, n, rest, &before, &hit);
                 t->failures += hit;
                 if (!good) {
                     t->wrong++;
                     ok = go_on && undisturbed(s);
+                    quiet(&before);
                 }
-                (void)hit;
             }
         }
         // Hits of an undisturbed run say how often a site may be asked.
