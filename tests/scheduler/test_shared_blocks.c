@@ -245,6 +245,29 @@ static void the_forecast_knows_of_shared_blocks(void **state) {
     run_to_the_end();
 }
 
+static void what_is_shared_makes_a_prompt_short(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.max_rows = 64;
+    c.max_decode_slowdown = 2;
+    c.short_prompt_seconds = 5;
+    open_with(c);
+    add(1, 40, 1);
+    run_to_the_end();
+    add(2, 1, 40);
+    assert_true(plan(0));
+    commit(0, 5);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0});
+    add(3, 36, 5); // 32 are there
+    add(4, 37, 5); // 36
+    add(5, 41, 5); // 40
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 4);
+    assert_rows(0, 1, 3, 32, 4, 1);
+    assert_rows(0, 2, 4, 36, 1, 1);
+    assert_rows(0, 3, 5, 40, 1, 1);
+}
+
 static void copies_do_not_overflow_a_smaller_plan(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -348,6 +371,7 @@ int main(void) {
         TEST(a_fork_shares_the_prompt),
         TEST(a_fork_whose_parent_is_gone_is_computed),
         TEST(the_forecast_knows_of_shared_blocks),
+        TEST(what_is_shared_makes_a_prompt_short),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
         TEST(look_ups_pause),

@@ -399,6 +399,28 @@ static void the_forecast_is_about_full_groups(void **state) {
     assert_int_equal(plans[0]->n_seqs, 2);
 }
 
+static void the_forecast_knows_what_comes_back(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.overcommit_percent = 0;
+    c.max_rows = 64;
+    c.n_blocks[0] = 16;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, 4, 28);
+    run_to_the_end();
+    assert_true(stats().preemptions > 0);
+    add(5, 29, 2);
+    add(6, 4, 9);
+    assert_true(plan(0));
+    assert_true(plan(1)); // the last token of the fifth: its eight blocks come back
+    commit(0, 7);
+    assert_int_equal(stats().blocks_used[0], 10);
+    add(7, 4, 40); // eleven blocks in the end
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
+    assert_rows(0, 1, 7, 0, 4, 1);
+}
+
 static void likely_lengths_are_learned(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -439,6 +461,7 @@ int main(void) {
         TEST(what_is_computed_again_is_counted),
         TEST(blocks_that_do_not_come_back_are_not_waited_for),
         TEST(the_forecast_is_about_full_groups),
+        TEST(the_forecast_knows_what_comes_back),
         TEST(likely_lengths_are_learned),
         TEST(who_would_be_thrown_out_again_waits),
     };
