@@ -16,7 +16,7 @@ bool qn_block_pool_init(qn_block_pool *p, int32_t n_blocks) {
     for (int32_t i = 0; i < n_blocks; i++) {
         // Lowest ids on top: pages that are never needed are never touched.
         p->free_ids[i] = n_blocks - 1 - i;
-        p->blocks[i] = (qn_block){.name = -1, .older = -1, .newer = -1};
+        p->blocks[i].name = -1;
     }
     return true;
 }

@@ -21,7 +21,7 @@ enum { QN_BLOCK_POOL_AHEAD = 8 };
 typedef struct qn_block { // 16 bytes: whoever looks at one of them soon looks at the others
     int32_t refs;
     int32_t name;         // the prefix cache's node; -1: none
-    int32_t older, newer; // neighbours in the list of cached ones; -1: the end
+    int32_t older, newer; // of a cached one: neighbours in the list of them; -1: the end
 } qn_block;
 
 typedef struct qn_block_pool {
@@ -66,7 +66,6 @@ static inline void qn_block_pool_unlink(qn_block_pool *p, int32_t id) {
     } else {
         p->newest = b->older;
     }
-    b->older = b->newer = -1;
 }
 
 // A clean block with one reference; -1: none is clean.

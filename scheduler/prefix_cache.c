@@ -155,14 +155,12 @@ static bool has_tokens(const qn_prefix_cache *c, int32_t node, const int32_t *to
     return memcmp(node_tokens(c, node), tokens, (size_t)c->block_size * sizeof *tokens) == 0;
 }
 
-// In the hash table. *length: nodes that were looked at.
-static int32_t find_hashed(const qn_prefix_cache *c, uint64_t hash, int32_t parent,
-                           const qn_prefix_salt *salt, int32_t adapter, const int32_t *tokens,
-                           int32_t *length) {
-    *length = 0;
+// In the hash table.
+static int32_t find_hashed(const qn_prefix_cache *c, int32_t parent, const qn_prefix_salt *salt,
+                           int32_t adapter, const int32_t *tokens) {
+    const uint64_t hash = hash_of(c, parent, salt, adapter, tokens);
     for (int32_t i = c->buckets[hash & c->bucket_mask]; i >= 0; i = c->entries[i].in_bucket) {
         const qn_prefix_entry *e = &c->entries[i];
-        ++*length;
         if (e->hash == hash && c->nodes[i].parent == parent &&
             (parent >= 0 || (e->salt == salt && e->adapter == adapter)) &&
             has_tokens(c, i, tokens)) {
@@ -179,9 +177,7 @@ int32_t qn_prefix_find(const qn_prefix_cache *c, int32_t parent, const qn_prefix
         if (p->heir >= 0 && has_tokens(c, p->heir, tokens)) return p->heir;
         if (p->others < 0) return -1;
     }
-    uint64_t hash = hash_of(c, parent, salt, adapter, tokens);
-    int32_t length;
-    return find_hashed(c, hash, parent, salt, adapter, tokens, &length);
+    return find_hashed(c, parent, salt, adapter, tokens);
 }
 
 static bool is_heir(const qn_prefix_cache *c, int32_t node) {
@@ -335,7 +331,7 @@ static bool check_node(const qn_prefix_cache *c, int32_t i) {
                           node_tokens(c, i)) == i;
 }
 
-bool qn_prefix_cache_check(const qn_prefix_cache *c) {
+bool qn_prefix_cache_check(const qn_prefix_cache *c, int64_t n_held) {
     int64_t walked = 0, hashed = 0, listed = 0, named = 0, blocks = 0, salted = 0;
     for (uint32_t b = 0; b <= c->bucket_mask; b++) {
         int32_t length = 0;
@@ -365,13 +361,14 @@ bool qn_prefix_cache_check(const qn_prefix_cache *c) {
     for (int32_t g = 0; g < c->n_groups; g++) {
         for (int32_t i = 0; i < c->pools[g].n_blocks; i++) named += c->pools[g].blocks[i].name >= 0;
     }
-    int64_t owners = 0;
+    int64_t owners = 0, n_salts = 0;
     for (uint32_t i = 0; i <= c->salt_mask; i++) {
         for (const qn_prefix_salt *s = c->salts[i]; s; s = s->in_bucket) {
             if (s->owners < 1) return false;
             owners += s->owners;
+            n_salts++;
         }
     }
     return walked + c->n_free_nodes == c->n_nodes && hashed == listed && named == blocks &&
-           salted <= owners;
+           n_salts == c->n_salts && (n_held < 0 || owners == salted + n_held);
 }

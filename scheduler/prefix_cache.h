@@ -92,6 +92,7 @@ void qn_prefix_prune(qn_prefix_cache *c, int32_t node);
 // A block of group g with one reference, by eviction if need be; -1: none is free.
 int32_t qn_prefix_take_block(qn_prefix_cache *c, int32_t g);
 
-bool qn_prefix_cache_check(const qn_prefix_cache *c);
+// n_held: salts that others hold, each counted as often as it is held; -1: not known.
+bool qn_prefix_cache_check(const qn_prefix_cache *c, int64_t n_held);
 
 #endif

@@ -7,7 +7,8 @@ the unit tests, then the simulator, until one of them fails. Prints the mutants 
     tests/scheduler/mutate.py [--sample N] [--seed N] [--jobs N] [--only FILE[:LINE]] [--list]
 
 mutants.md says of some mutants why nobody can notice them; they are counted by themselves. What the
-tests use to look inside (check.c and the functions named *_check) is not mutated. Compiles with gcc
+tests use to look inside (check.c and the functions named *_check) is not mutated, nor are prefetches,
+nor does -1 become another negative number. Compiles with gcc
 and sanitizers in a temporary directory; nothing else is needed than the tests need.
 """
 import argparse
@@ -34,7 +35,7 @@ SWAPS = [
     (r"\+\+", ["--"]), (r"(?<!-)--(?!-)", ["++"]),
     (r"\btrue\b", ["false"]), (r"\bfalse\b", ["true"]),
     (r"\bQN_MIN\b", ["QN_MAX"]), (r"\bQN_MAX\b(?!_)", ["QN_MIN"]),
-    (r"(?<![\w.])1(?![\w.])", ["0", "2"]), (r"(?<![\w.])0(?![\w.])", ["1"]),
+    (r"(?<![\w.\-])1(?![\w.])", ["0", "2"]), (r"(?<=-)1(?![\w.])", ["0"]), (r"(?<![\w.])0(?![\w.])", ["1"]),
     (r"(?<![\w.\[])2(?![\w.])", ["1"]), (r"\b(?:4|16|32|1024|8)\b(?! >=)", ["3"]),
     (r"(?<=\()!(?=\w)", [""]), (r"(?<=&& )!(?=\w)", [""]),
 ]
@@ -71,7 +72,7 @@ def mutants(text):
         if oracle:
             oracle = line != "}"
             continue
-        if not seen_code or not stripped or stripped.startswith("#"):
+        if not seen_code or not stripped or stripped.startswith("#") or "prefetch" in code:
             continue
         quoted = [m.span() for m in re.finditer(r'"[^"]*"', code)]
 

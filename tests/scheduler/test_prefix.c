@@ -39,7 +39,7 @@ static int close_cache(void **state) {
 }
 
 static void check(void) {
-    assert_true(qn_prefix_cache_check(&cache));
+    assert_true(qn_prefix_cache_check(&cache, -1));
     for (int32_t g = 0; g < cache.n_groups; g++) assert_true(qn_block_pool_check(&pools[g]));
 }
 

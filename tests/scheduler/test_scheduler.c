@@ -791,8 +791,17 @@ static void each_allocation_may_fail(void **state) {
     qn_sched_request r = {.id = 1, .prompt = tokens, .n_prompt = 2, .max_tokens = 2};
     assert_int_equal(qn_sched_add(sched, &r, 0, NULL), QN_ERR_NOMEM);
     check_all();
+    r.cache_salt = "salt"; // first the salt, then the tokens
+    r.cache_salt_len = 4;
+    for (failing_allocation = 0; failing_allocation < 2; failing_allocation++) {
+        n_allocations = 0;
+        assert_int_equal(qn_sched_add(sched, &r, 0, NULL), QN_ERR_NOMEM);
+        check_all();
+    }
+    failing_allocation = -1;
     assert_int_equal(qn_sched_add(sched, &r, 0, NULL), QN_OK);
-    n_allocations = 0;
+    check_all();
+    n_allocations = failing_allocation = 0;
     assert_null(qn_sched_make_plan(sched));
 }
 

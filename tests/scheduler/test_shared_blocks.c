@@ -268,6 +268,65 @@ static void what_is_shared_makes_a_prompt_short(void **state) {
     assert_rows(0, 3, 5, 40, 1, 1);
 }
 
+static void a_window_needs_only_its_last_blocks(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.n_groups = 2;
+    c.groups[1] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 5};
+    c.n_blocks[1] = 4;
+    open_with(c);
+    add(1, 9, 2); // it lets the first block go, then the second
+    run_to_the_end();
+    assert_int_equal(stats().blocks_cached[1], 2);
+    int32_t other[9] = {99};
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .prompt = other, .n_prompt = 9,
+                                                    .max_tokens = 1}), QN_OK);
+    run_to_the_end(); // the window group's block of the first four tokens is gone
+    assert_int_equal(stats().prefix_evictions, 1);
+    add(3, 9, 1); // the row at 8 sees 4..8
+    assert_true(plan(0));
+    assert_rows(0, 0, 3, 8, 1, 1);
+    assert_int_equal(qn_plan_blocks(plans[0])[seq(0, 0)->block_start[1]], -1);
+    commit(0, 7);
+    run_to_the_end();
+}
+
+// A window gives shared blocks back to those who share them. Who must not be preempted again needs
+// its own.
+static void the_last_time_nothing_is_shared_in_a_window(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 40};
+    c.max_len = 200;
+    c.n_blocks[0] = 11;
+    c.max_waiting = 60;
+    open_with(c);
+    assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 4, .max_tokens = 30,
+                                                    .priority = 1}), QN_OK);
+    int32_t begun[5] = {-1, -1, -1, -1, -1}, other[20];
+    uint64_t id = 2;
+    for (int i = 0; i < 2000; i++) {
+        // Tokens of their own, a few that they take over from it, and more than there is room for.
+        for (int k = 0; k < 20; k++) other[k] = (int32_t)id * 20 + k;
+        if (id < 60 && stats().waiting == 0) {
+            qn_sched_request r = {.id = id++, .prompt = other, .n_prompt = 1, .max_tokens = 25};
+            assert_int_equal(add_request(r), QN_OK);
+        }
+        if (!plan(0)) continue;
+        qn_sched_seq_info x = {.slot = -1};
+        qn_sched_seq(sched, 1, &x);
+        for (int32_t k = 0; k < plans[0]->n_seqs && x.slot >= 0; k++) {
+            if (seq(0, k)->slot == x.slot && begun[x.preemptions] < 0) {
+                begun[x.preemptions] = seq(0, k)->position;
+            }
+        }
+        commit(0, 5);
+    }
+    assert_int_equal(begun[0], 0);
+    assert_int_equal(begun[4], 0);
+    assert_true(begun[1] + begun[2] + begun[3] > 0);
+}
+
 static void copies_do_not_overflow_a_smaller_plan(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -372,6 +431,8 @@ int main(void) {
         TEST(a_fork_whose_parent_is_gone_is_computed),
         TEST(the_forecast_knows_of_shared_blocks),
         TEST(what_is_shared_makes_a_prompt_short),
+        TEST(a_window_needs_only_its_last_blocks),
+        TEST(the_last_time_nothing_is_shared_in_a_window),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
         TEST(look_ups_pause),

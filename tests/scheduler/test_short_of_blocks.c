@@ -201,6 +201,33 @@ static void a_big_waiter_is_overtaken_but_not_for_ever(void **state) {
     assert_true(overtaken <= 32 + 16); // its own step's, and some that were preempted, come on top
 }
 
+// Who fits is found behind those who do not, and behind forks that wait, but not any number of them.
+static void how_far_the_queue_is_looked_at(void **state) {
+    for (int forks = 0; forks < 2; forks++) {
+        for (int further = 0; further < 2; further++) {
+            qn_sched_config c = small_config();
+            c.n_blocks[0] = 20;
+            c.long_prefill_threshold = 4;
+            c.max_waiting = 200;
+            open_with(c);
+            add(1, 40, 20);
+            assert_true(plan(0));
+            commit(0, 5);
+            uint64_t last = (forks ? 129 : 17) + (uint64_t)further;
+            for (uint64_t id = 2; id < last; id++) {
+                qn_sched_request r = {.id = id, .n_prompt = 60, .max_tokens = 2}; // 16 blocks
+                if (forks) r.n_prompt = 40;
+                if (forks) r.fork_of = 1;
+                assert_int_equal(add_request(r), QN_OK);
+            }
+            add(last, 2, 2);
+            assert_true(plan(0));
+            assert_int_equal(plans[0]->n_seqs, further ? 1 : 2);
+            close_it(state);
+        }
+    }
+}
+
 static void the_window_gives_blocks_back(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -432,11 +459,11 @@ static void likely_lengths_are_learned(void **state) {
     assert_true(stats().preemptions > 0);
     const int32_t stop = 7;
     qn_sched_request r = {.n_prompt = 4, .max_tokens = 28, .stop_ids = &stop, .n_stop_ids = 1};
-    for (r.id = 10; r.id < 300; r.id++) {
+    for (r.id = 12; r.id < 300; r.id++) {
         assert_int_equal(add_request(r), QN_OK);
         if (r.id % 4 < 3) continue;
         assert_true(plan(0));
-        if (r.id < 14) assert_int_equal(plans[0]->n_seqs, 2);
+        if (r.id < 60) assert_int_equal(plans[0]->n_seqs, 2); // 256 are taken for likely at first
         commit(0, 7);
         run_to_the_end();
     }
@@ -454,6 +481,7 @@ int main(void) {
         TEST(no_more_are_preempted_than_needed),
         TEST(after_four_preemptions_never_again),
         TEST(a_big_waiter_is_overtaken_but_not_for_ever),
+        TEST(how_far_the_queue_is_looked_at),
         TEST(the_window_gives_blocks_back),
         TEST(a_window_smaller_than_its_cache_takes_any_length),
         TEST(a_long_prompt_in_a_window_asks_only_for_the_window),
