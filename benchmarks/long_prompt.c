@@ -3,9 +3,10 @@
 //
 //   long_prompt MODEL [STREAMS [PROMPT [ROUNDS [SLOWDOWN]]]]      8 streams, 8000 tokens, 5 rounds
 //
-// Each round: the prompt alone (time to its first token); the streams alone (time between tokens, for
-// as long); the prompt among the streams (both). The prefix cache is off. Prints JSON: medians over
-// the rounds of each figure and of the two ratios. SLOWDOWN: --max-decode-slowdown.
+// Each round: the prompt alone (time to its first token); the streams alone (time between tokens); the
+// prompt among the streams (both); the streams alone again, which are longer by then: "alone" is both
+// times together. The prefix cache is off. Prints JSON: medians over the rounds of each figure and of
+// the two ratios. SLOWDOWN: --max-decode-slowdown.
 #include "base/checked.h"
 #include "base/os.h"
 #include "cpu/cpu_backend.h"
@@ -14,8 +15,9 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { MAX_STREAMS = 64, STREAM_PROMPT = 128, MAX_GAPS = 1 << 20, MAX_ROUNDS = 99 };
+enum { MAX_STREAMS = 64, STREAM_PROMPT = 512, MAX_GAPS = 1 << 20, MAX_ROUNDS = 99 };
 
 typedef struct bench {
     qn_engine *engine;
@@ -143,14 +145,20 @@ int main(int argc, char **argv) {
         // All run, and the step-time model has seen them.
         for (double until = now() + 1.5; now() < until;) take(&b, 0, false);
         b.n_gaps = 0;
-        for (double until = now() + 3; now() < until;) take(&b, 0, true);
-        before[0][r] = percentile(b.gaps, b.n_gaps, 0.5);
-        before[1][r] = percentile(b.gaps, b.n_gaps, 0.99);
-        b.n_gaps = 0;
+        for (double until = now() + 2; now() < until;) take(&b, 0, true);
+        const size_t n_before = b.n_gaps;
         among[r] = first_token(&b);
-        during[0][r] = percentile(b.gaps, b.n_gaps, 0.5);
-        during[1][r] = percentile(b.gaps, b.n_gaps, 0.99);
-        if (b.n_gaps > 0) most = QN_MAX(most, b.gaps[b.n_gaps - 1]);
+        const size_t n_during = b.n_gaps - n_before;
+        take(&b, 0, false); // the step under way when it came
+        for (double until = now() + 2; now() < until;) take(&b, 0, true);
+        double *const gaps = b.gaps + n_before;
+        during[0][r] = percentile(gaps, n_during, 0.5);
+        during[1][r] = percentile(gaps, n_during, 0.99);
+        if (n_during > 0) most = QN_MAX(most, gaps[n_during - 1]);
+        const size_t n_after = b.n_gaps - n_before - n_during;
+        memmove(gaps, gaps + n_during, n_after * sizeof *gaps);
+        before[0][r] = percentile(b.gaps, n_before + n_after, 0.5);
+        before[1][r] = percentile(b.gaps, n_before + n_after, 0.99);
         for (int32_t i = 0; i < b.n_streams; i++) {
             qn_engine_release(b.engine, b.streams[i]);
             b.streams[i] = 0;

@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "model/model.h"
 #include "base/hash.h"
+#include "engine/step_time.h"
 #include "scheduler/scheduler.h"
 
 enum {
@@ -75,11 +76,6 @@ typedef struct request {
     double submitted, first_scheduled, first_token, finished; // seconds
 } request;
 
-typedef struct step_fit { // normal equations of seconds ~ base + rows + keys, decaying
-    double a[3][3], b[3];
-    int32_t n;
-} step_fit;
-
 typedef struct logits_job {
     const int32_t *ids;
     int32_t n, chunk;
@@ -113,7 +109,7 @@ struct qn_engine {
     size_t cap_events;
     int32_t n_needs_output; // requests that the scheduler knows (invariant 6); the engine thread's
     int32_t n_scoring;      // those of them that want prompt logprobs; the same
-    step_fit fit;
+    qn_step_fit fit;
 
     pthread_mutex_t lock;
     pthread_cond_t work; // the engine thread waits for commands

@@ -9,38 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// seconds ~ base + per_row * rows + per_key * keys, least squares with old steps fading away.
-static void fit_step(qn_engine *e, double rows, double keys, double seconds) {
-    step_fit *f = &e->fit;
-    const double x[3] = {1, rows, keys * 1e-3}; // keys in thousands: similar magnitudes
-    for (int i = 0; i < 3; i++) {
-        for (int j = 0; j < 3; j++) f->a[i][j] = 0.99 * f->a[i][j] + x[i] * x[j];
-        f->b[i] = 0.99 * f->b[i] + x[i] * seconds;
-    }
-    if (++f->n < 4) return;
-    // Gauss elimination with a little ridge: rows and keys are often nearly proportional.
-    double m[3][4];
-    for (int i = 0; i < 3; i++) {
-        for (int j = 0; j < 3; j++) m[i][j] = f->a[i][j] + (i == j ? 1e-3 * f->a[i][i] + 1e-9 : 0);
-        m[i][3] = f->b[i];
-    }
-    for (int c = 0; c < 3; c++) {
-        for (int r = 0; r < 3; r++) {
-            if (r == c) continue;
-            double k = m[r][c] / m[c][c];
-            for (int j = c; j < 4; j++) m[r][j] -= k * m[c][j];
-        }
-    }
-    const qn_step_time_model model = {
-        .base = QN_MAX(m[0][3] / m[0][0], 0.0),
-        .per_row = QN_MAX(m[1][3] / m[1][1], 0.0),
-        .per_key = QN_MAX(m[2][3] / m[2][2], 0.0) * 1e-3,
-    };
-    if (isfinite(model.base + model.per_row + model.per_key)) {
-        qn_sched_set_step_time(e->sched, &model);
-    }
-}
-
 static qn_outcome outcome_of(qn_finish f) {
     switch (f) {
     case QN_FINISH_STOP: return QN_DONE_STOP;
@@ -267,8 +235,10 @@ static void end_step(qn_engine *e) {
     deliver(e, st == QN_OK ? result.samples : NULL, &err);
     if (st == QN_OK) {
         // With two in flight it began when the one before it had ended.
-        fit_step(e, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
-                 now - fmax(step->started, e->last_end));
+        qn_step_time_model model;
+        qn_step_fit_add(&e->fit, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
+                        now - fmax(step->started, e->last_end));
+        if (qn_step_fit_model(&e->fit, &model)) qn_sched_set_step_time(e->sched, &model);
     }
     e->last_end = now;
 }

@@ -9,8 +9,8 @@
 //      blocks are of no use to those before it unless they ask for them, and then it is preempted.
 //   2. Prompts that run already, then 3. new ones, share the rows and the time that are left. The
 //      first of them gets at least a block's worth of rows (or what is left of max_rows, which is
-//      at least one, because at most max_rows sequences run): a step full of streams never stops a
-//      prompt.
+//      at least one, because at most max_rows sequences run; one row where streams are not to be
+//      slowed down): a step full of streams never stops a prompt.
 //
 // Quotas: a sequence is admitted only when all the blocks of its known tokens are free and
 // unpromised; its quota then promises them. So a prompt that was begun never runs out of blocks,
@@ -83,8 +83,9 @@ static int32_t affordable_rows(const qn_sched *s, const budget *b, const qn_seq 
             hi = mid - 1;
         }
     }
-    int32_t least = b->prefilled ? 0 : QN_MIN(s->config.block_size, most);
-    return QN_MAX(lo, least);
+    // Deep in a long prompt a block's worth of rows can take longer than all the streams.
+    int32_t least = shared ? 1 : QN_MIN(s->config.block_size, most);
+    return QN_MAX(lo, b->prefilled ? 0 : least);
 }
 
 static int32_t watermark(const qn_sched *s, int32_t g) {

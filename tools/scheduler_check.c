@@ -546,7 +546,7 @@ static bool check_conserving(sim *m, const flight *f, bool has_window) {
     }
     int32_t least = QN_MIN(QN_MIN(c->block_size, remaining), c->max_rows - streams);
     if (c->long_prefill_threshold > 0) least = QN_MIN(least, c->long_prefill_threshold);
-    if (plan->n_logits == logit_cap(c)) least = QN_MIN(least, 1);
+    if (plan->n_logits == logit_cap(c) || c->max_decode_slowdown > 0) least = QN_MIN(least, 1);
     EXPECT(has_window || cut || got >= least, "the first prompt got %d rows, not %d", got, least);
     qn_sched_stats stats;
     qn_sched_stats_get(m->s, &stats);
