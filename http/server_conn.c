@@ -257,6 +257,12 @@ static void conn_move(qn_http_conn *c) {
     s->handlers.on_moved(s->handlers.user, m);
 }
 
+// TLS: says that nothing was cut off. Not where it was.
+static void goodbye(qn_http_conn *c) {
+    struct ssl_st *ssl = bufferevent_openssl_get_ssl(c->bev);
+    if (ssl && !c->status) qn_tls_goodbye(ssl);
+}
+
 // The end of every event callback: what was decided inside is done here.
 static void settle(qn_http_conn *c) {
     if (c->moving && !c->dead) {
@@ -265,8 +271,7 @@ static void settle(qn_http_conn *c) {
     }
     if (!c->dead && c->state == C_FLUSH && output_len(c) == 0) {
         evutil_socket_t fd = bufferevent_getfd(c->bev);
-        struct ssl_st *ssl = bufferevent_openssl_get_ssl(c->bev);
-        if (ssl) qn_tls_goodbye(ssl);
+        goodbye(c);
         if (c->eof || shutdown(fd, SHUT_WR) != 0) c->dead = true;
         else enter(c, C_LINGER);
     }
@@ -637,6 +642,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg) {
             settle(c);
             return;
         }
+        goodbye(c);
     }
     conn_free(c);
 }
@@ -669,6 +675,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     } else if (c->state == C_BODY) {
         fail(c, 408, "the request's body did not arrive in time");
     } else {
+        goodbye(c);
         conn_free(c);
         return;
     }
