@@ -6,6 +6,7 @@
 #include "base/os.h"
 #include "base/philox.h"
 #include "cpu/cpu_backend.h"
+#include "tools/synth_blocks.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -178,9 +179,14 @@ int main(int argc, char **argv) {
     float *row = malloc(INNER * sizeof *row);
     if (!b.rows || !row) return 1;
     qn_rng rng = {.key = 1};
+    qn_synth_blocks synth;
+    if (info->block_size > 1) qn_synth_blocks_init(&synth, b.type, 1, 0.03);
     for (int r = 0; r < 8; r++) {
+        uint8_t *to = b.rows + (size_t)r * 4 * INNER;
+        const size_t n = INNER / info->block_size;
         for (int i = 0; i < INNER; i++) row[i] = ((float)qn_rng_uniform(&rng) * 2 - 1) * 0.05f;
-        qn_quantize_row(b.type, row, b.rows + (size_t)r * 4 * INNER, INNER);
+        if (info->block_size > 1) qn_synth_blocks_make(&synth, (uint64_t)r * n, n, to);
+        else qn_quantize_row(b.type, row, to, INNER);
     }
     build(&b);
     const qn_exec_limits limits = {.max_rows = MAX_ROWS, .max_seqs = MAX_SEQS,
