@@ -24,7 +24,7 @@ bool qn_block_pool_init(qn_block_pool *p, int32_t n_blocks) {
 void qn_block_pool_free(qn_block_pool *p) {
     free(p->free_ids);
     free(p->blocks);
-    *p = (qn_block_pool){.oldest = -1, .newest = -1, .ahead = -1};
+    *p = (qn_block_pool){0};
 }
 
 bool qn_block_pool_check(const qn_block_pool *p) {

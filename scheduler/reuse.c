@@ -136,7 +136,6 @@ void qn_seq_publish(qn_sched *s, qn_seq *x, int32_t n_tokens) {
                                          x->tokens + (size_t)i * (size_t)size, blocks);
         if (node < 0) {
             qn_prefix_prune(&s->cache, x->chain);
-            x->chain = -1;
             x->n_published = INT32_MAX; // no room for more of it
             return;
         }

@@ -327,6 +327,45 @@ static void the_last_time_nothing_is_shared_in_a_window(void **state) {
     assert_true(begun[1] + begun[2] + begun[3] > 0);
 }
 
+// One block of tokens that nobody else has.
+static void add_other(uint64_t id) {
+    int32_t other[4];
+    for (int k = 0; k < 4; k++) other[k] = 1000 + (int32_t)id;
+    assert_int_equal(add_request((qn_sched_request){.id = id, .prompt = other, .n_prompt = 4,
+                                                    .max_tokens = 1}), QN_OK);
+}
+
+// Two compute the same at the same time. The first one's blocks get the names, and are evicted
+// before the second has ended: then its own get them. Once, so that the work stays bounded.
+static void names_pass_to_who_is_left(void **state) {
+    (void)state;
+    for (int evicted = 0; evicted < 4; evicted++) {
+        qn_sched_config c = cached();
+        c.n_blocks[0] = 20;
+        c.long_prefill_threshold = 4;
+        open_with(c);
+        add(1, 12, 1);
+        add(2, 56, 6); // 61 positions: sixteen blocks, of which fifteen are full
+        for (int i = 0; i < 3; i++) {
+            assert_true(plan(0));
+            assert_int_equal(plans[0]->n_seqs, 2);
+            commit(0, 7);
+        }
+        // Fourteen blocks are clean, the second needs thirteen. For the last two of those, which
+        // hold outputs, it evicts nothing or blocks of the first one, and sees that when it ends;
+        // or also for the last of its prompt, and sees it twice.
+        assert_int_equal(stats().blocks_cached[0], 3);
+        for (int i = 0; i <= evicted; i++) add_other(10 + (uint64_t)i);
+        run_to_the_end();
+        assert_int_equal(stats().prefix_evictions, evicted);
+        add(3, 60, 1);
+        assert_true(plan(0));
+        assert_int_equal(seq(0, 0)->position, evicted < 3 ? 56 : 0);
+        commit(0, 7);
+        close_it(state);
+    }
+}
+
 static void copies_do_not_overflow_a_smaller_plan(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -433,6 +472,7 @@ int main(void) {
         TEST(what_is_shared_makes_a_prompt_short),
         TEST(a_window_needs_only_its_last_blocks),
         TEST(the_last_time_nothing_is_shared_in_a_window),
+        TEST(names_pass_to_who_is_left),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
         TEST(look_ups_pause),

@@ -448,6 +448,40 @@ static void the_forecast_knows_what_comes_back(void **state) {
     assert_rows(0, 1, 7, 0, 4, 1);
 }
 
+// Whether a second request is admitted beside one that has 25 outputs, when 24 are usual.
+static bool admitted_beside(int32_t n_blocks, int32_t overcommit) {
+    qn_sched_config c = small_config();
+    c.overcommit_percent = overcommit;
+    c.n_blocks[0] = n_blocks;
+    open_with(c);
+    for (uint64_t id = 1; id <= 320; id++) {
+        add(id, 4, 24);
+        if (id % 4 == 0) run_to_the_end();
+    }
+    assert_true(stats().preemptions > 0);
+    add(1001, 4, 60);
+    for (int i = 0; i < 25; i++) {
+        assert_true(plan(0));
+        commit(0, 5);
+    }
+    add(1002, 4, 60);
+    assert_true(plan(0));
+    bool admitted = plans[0]->n_seqs == 2;
+    close_it(NULL);
+    return admitted;
+}
+
+static void the_forecast_to_the_block(void **state) {
+    (void)state;
+    // The first has 30 tokens in eight blocks, and goes on for a quarter of what is usual: nine
+    // blocks. The second is promised two, and will have 28 tokens, in seven. When the first has got
+    // its ninth the second may have three.
+    assert_true(admitted_beside(12, 0));
+    assert_false(admitted_beside(11, 0));
+    assert_false(admitted_beside(11, 9)); // 11.99
+    assert_true(admitted_beside(11, 10));
+}
+
 static void likely_lengths_are_learned(void **state) {
     (void)state;
     qn_sched_config c = small_config();
@@ -470,6 +504,22 @@ static void likely_lengths_are_learned(void **state) {
     for (int i = 0; i < 4; i++, r.id++) assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0)); // one token each, most likely
     assert_int_equal(plans[0]->n_seqs, 4);
+    commit(0, 7);
+    run_to_the_end();
+    // Who ends by its length counts, who is aborted does not.
+    r = (qn_sched_request){.id = r.id, .n_prompt = 4, .max_tokens = 28};
+    for (int i = 0; i < 60; i++, r.id++) {
+        assert_int_equal(add_request(r), QN_OK);
+        run_to_the_end();
+    }
+    for (int i = 0; i < 300; i++, r.id++) {
+        assert_int_equal(add_request(r), QN_OK);
+        assert_true(qn_sched_abort(sched, r.id));
+        take();
+    }
+    for (int i = 0; i < 4; i++, r.id++) assert_int_equal(add_request(r), QN_OK);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
 }
 
 int main(void) {
@@ -490,6 +540,7 @@ int main(void) {
         TEST(blocks_that_do_not_come_back_are_not_waited_for),
         TEST(the_forecast_is_about_full_groups),
         TEST(the_forecast_knows_what_comes_back),
+        TEST(the_forecast_to_the_block),
         TEST(likely_lengths_are_learned),
         TEST(who_would_be_thrown_out_again_waits),
     };
