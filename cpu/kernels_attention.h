@@ -3,7 +3,9 @@
 // kernels.h). Included after a lanes_*.h, kernels_math.h and kernels_linear.h.
 //
 // A call takes several queries (rows x heads of the group) through each span together, so that K
-// and V stream once. Scores of keys that only some of them see are computed and then masked; values
+// and V stream once. Pages lie anywhere, so that the hardware cannot know what comes next: the tiles of
+// the first queries fetch ahead (scores: the span's values and the next keys; values: the next span's
+// keys). Scores of keys that only some of them see are computed and then masked; values
 // are added for each query over exactly its own keys, so that nothing hidden (stale, or NaN) can
 // reach a result.
 #ifndef QN_CPU_KERNELS_ATTENTION_H
@@ -23,6 +25,7 @@ typedef struct attention_work {
     float *part, *out;  // [queries][padded]: o of the span, O
     query_state *state; // [queries]
     int32_t n_queries, padded;
+    int32_t last; // the last key that any query sees
 } attention_work;
 
 static inline const uint8_t *page_of(const attention_args *a, int32_t key) {
@@ -44,15 +47,20 @@ static inline __attribute__((always_inline)) v16 load_kv(const uint8_t *p, size_
 QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const int S, const int T,
                    const bool f16) {
     const attention_args *a = w->a;
-    const uint8_t *k[4];
+    const uint8_t *k[4], *values[4], *next[4];
     const float *q = w->queries + query;
-    const size_t n = (size_t)w->n_queries;
+    const size_t n = (size_t)w->n_queries, key_bytes = (size_t)a->head_dim * (f16 ? 2u : 4u);
     v16 acc[4][8];
 #pragma GCC unroll 4
     for (int s = 0; s < S; s++) {
         const int32_t at = key + 16 * s, in_page = at % a->block_size;
-        k[s] = page_of(a, at) + a->k_offset +
-               (size_t)in_page * (size_t)a->head_dim * (f16 ? 2u : 4u);
+        k[s] = page_of(a, at) + a->k_offset + (size_t)in_page * key_bytes;
+        // Once for all queries: these keys' values, and the keys that come next.
+        const int32_t after = at + 16 * S;
+        const bool ahead = query == 0 && after <= w->last;
+        values[s] = query == 0 ? page_of(a, at) + a->v_offset + (size_t)in_page * key_bytes : k[s];
+        next[s] = ahead ? page_of(a, after) + a->k_offset +
+                              (size_t)(after % a->block_size) * key_bytes : k[s];
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; t++) {
@@ -61,6 +69,13 @@ QN_TILE score_tile(const attention_work *w, int32_t query, int32_t key, const in
     }
     for (int32_t d = 0; d < a->head_dim; d++, q += n) {
         v16 kd[4];
+        if (!f16 || d % 2 == 0) { // a line of 64 bytes
+#pragma GCC unroll 4
+            for (int s = 0; s < S; s++) {
+                __builtin_prefetch(values[s] + (size_t)d * (f16 ? 32u : 64u), 0, 2);
+                __builtin_prefetch(next[s] + (size_t)d * (f16 ? 32u : 64u), 0, 3);
+            }
+        }
 #pragma GCC unroll 4
         for (int s = 0; s < S; s++) kd[s] = load_kv(k[s], (size_t)d * 16, f16);
 #pragma GCC unroll 8
@@ -165,8 +180,17 @@ QN_TILE value_tile(const attention_work *w, int32_t query, int32_t lo, int32_t h
         const int32_t end = QN_MIN(hi, key + (a->block_size - in_page) - 1);
         const uint8_t *v = page_of(a, key) + a->v_offset;
         size_t at = (size_t)in_page * (size_t)w->padded + (size_t)d;
+        // The next span's keys, those of a page for the values of a page.
+        const size_t key_bytes = (size_t)a->head_dim * (f16 ? 2u : 4u);
+        const bool ahead = query == 0 && d == 0 && key + QN_KV_SPAN <= w->last;
+        const uint8_t *next = ahead ? page_of(a, key + QN_KV_SPAN) + a->k_offset +
+                                          (size_t)in_page * key_bytes : v;
         for (; key <= end; key++, at += (size_t)w->padded) {
             v16 vn[8];
+            if (ahead) {
+                for (size_t i = 0; i < key_bytes; i += 64) __builtin_prefetch(next + i, 0, 2);
+                next += key_bytes;
+            }
 #pragma GCC unroll 8
             for (int n = 0; n < N; n++) vn[n] = load_kv(v, at + (size_t)n * 16, f16);
 #pragma GCC unroll 4
@@ -285,7 +309,7 @@ static void attention_rows(const attention_args *a) {
         for (int32_t d = 0; d < a->head_dim; d++) w.queries[(size_t)d * n + (size_t)q] = src[d];
         w.state[q] = (query_state){0};
     }
-    const int32_t last = a->pos + a->n_rows - 1;
+    const int32_t last = w.last = a->pos + a->n_rows - 1;
     const int32_t first = a->window && a->pos >= a->window ? a->pos - a->window + 1 : 0;
     for (int32_t span = first / QN_KV_SPAN * QN_KV_SPAN; span <= last; span += QN_KV_SPAN) {
         const int32_t lo = QN_MAX(span, first), hi = QN_MIN(span + QN_KV_SPAN - 1, last);
