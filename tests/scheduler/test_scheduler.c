@@ -196,6 +196,16 @@ static void a_full_queue_is_busy(void **state) {
     assert_true(plan(0));
     assert_int_equal(stats().waiting_tokens, 0);
     add(3, 10, 1);
+    close_it(state);
+    c.max_waiting_tokens = 1;
+    open_with(c);
+    r.id = 1;
+    r.n_prompt = 2;
+    assert_int_equal(add_request(r), QN_ERR_LIMIT);
+    add(1, 1, 1);
+    r.id = 2;
+    r.n_prompt = 1;
+    assert_int_equal(add_request(r), QN_ERR_BUSY);
 }
 
 // ---- a request's way ----
@@ -245,6 +255,20 @@ static void a_prompt_in_chunks_then_tokens(void **state) {
     assert_int_equal(stats().generated_tokens, 2);
     assert_int_equal(stats().steps, 4);
     add(9, 1, 1); // the id is free again
+}
+
+static void a_prompt_row_by_row(void **state) {
+    (void)state;
+    qn_sched_config c = small_config();
+    c.long_prefill_threshold = 1;
+    open_with(c);
+    add(1, 3, 1);
+    for (int32_t i = 0; i < 3; i++) {
+        assert_true(plan(0));
+        assert_rows(0, 0, 1, i, 1, i == 2);
+        commit(0, 5);
+    }
+    assert_int_equal(n_events, 2);
 }
 
 static void stop_ids_and_min_tokens(void **state) {
@@ -813,6 +837,7 @@ int main(void) {
         TEST(the_most_that_is_taken),
         TEST(a_full_queue_is_busy),
         TEST(a_prompt_in_chunks_then_tokens),
+        TEST(a_prompt_row_by_row),
         TEST(stop_ids_and_min_tokens),
         TEST(looking_ahead),
         TEST(the_last_token_is_known_ahead),

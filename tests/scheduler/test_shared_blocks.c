@@ -303,13 +303,12 @@ static void the_last_time_nothing_is_shared_in_a_window(void **state) {
     open_with(c);
     assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 4, .max_tokens = 30,
                                                     .priority = 1}), QN_OK);
-    int32_t begun[5] = {-1, -1, -1, -1, -1}, other[20];
+    int32_t begun[5] = {-1, -1, -1, -1, -1}, other[4];
     uint64_t id = 2;
     for (int i = 0; i < 2000; i++) {
-        // Tokens of their own, a few that they take over from it, and more than there is room for.
-        for (int k = 0; k < 20; k++) other[k] = (int32_t)id * 20 + k;
+        for (int k = 0; k < 4; k++) other[k] = 1000 + (int32_t)id;
         if (id < 60 && stats().waiting == 0) {
-            qn_sched_request r = {.id = id++, .prompt = other, .n_prompt = 1, .max_tokens = 25};
+            qn_sched_request r = {.id = id++, .prompt = other, .n_prompt = 1, .max_tokens = 10};
             assert_int_equal(add_request(r), QN_OK);
         }
         if (!plan(0)) continue;
@@ -324,7 +323,7 @@ static void the_last_time_nothing_is_shared_in_a_window(void **state) {
     }
     assert_int_equal(begun[0], 0);
     assert_int_equal(begun[4], 0);
-    assert_true(begun[1] + begun[2] + begun[3] > 0);
+    assert_true(begun[1] > 0 && begun[2] > 0 && begun[3] > 0);
 }
 
 // One block of tokens that nobody else has.

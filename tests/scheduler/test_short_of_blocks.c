@@ -287,17 +287,30 @@ static void a_window_smaller_than_its_cache_takes_any_length(void **state) {
 
 static void a_long_prompt_in_a_window_asks_only_for_the_window(void **state) {
     (void)state;
-    qn_sched_config c = small_config();
-    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 6};
-    c.n_blocks[0] = 7; // 13 positions, the window and two chunks of four, touch four blocks
-    c.long_prefill_threshold = 4;
-    open_with(c);
-    add(1, 40, 5);
-    add(2, 3, 5);
-    add(3, 3, 5);
-    add(4, 3, 5);
-    assert_true(plan(0));
-    assert_int_equal(plans[0]->n_seqs, 4); // and not ten blocks for the first alone
+    const struct {
+        int32_t window, n_blocks;
+    } cases[] = {
+        {6, 7},   // 13 positions, the window and two chunks of four, touch four blocks
+        {20, 15}, // 39, with two chunks of ten, touch eleven; one is kept for those that run
+        {21, 15}, // 40: eleven
+        {22, 17}, // 43: twelve; two are kept
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int32_t fewer = 0; fewer < 2; fewer++) {
+            qn_sched_config c = small_config();
+            c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = cases[i].window};
+            c.n_blocks[0] = cases[i].n_blocks - fewer;
+            c.long_prefill_threshold = 4;
+            open_with(c);
+            add(1, 60, 4); // sixteen blocks
+            add(2, 3, 5);
+            add(3, 3, 5);
+            add(4, 3, 5);
+            assert_true(plan(0));
+            assert_int_equal(plans[0]->n_seqs, 4 - fewer);
+            close_it(state);
+        }
+    }
 }
 
 static void waiting_for_a_window_ends(void **state) {
@@ -375,36 +388,71 @@ static void what_is_computed_again_is_counted(void **state) {
 }
 
 static void blocks_that_do_not_come_back_are_not_waited_for(void **state) {
-    (void)state;
-    qn_sched_config c = small_config();
-    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 17};
-    c.block_size = 16;
-    c.max_rows = 64;
-    c.n_blocks[0] = 4;
-    open_with(c);
-    add(1, 15, 40);
-    add(2, 20, 40); // two blocks until its 33rd position
-    add(3, 3, 40);
-    assert_true(plan(0));
-    assert_true(plan(1));
-    assert_int_equal(plans[1]->n_seqs, 3);
-    for (int i = 0; i < 2; i++) { // the first needs a block and waits for two steps
-        commit(i, 5);
-        assert_true(plan(i));
-        assert_int_equal(plans[i]->n_seqs, 2);
-        assert_rows(i, 0, 2, 21 + i, 1, 1);
-        assert_int_equal(stats().preemptions, 0);
+    for (int32_t n_groups = 1; n_groups <= 2; n_groups++) {
+        qn_sched_config c = small_config();
+        c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 17};
+        c.n_groups = n_groups; // the second keeps all, and is as short
+        c.block_size = 16;
+        c.max_rows = 64;
+        c.n_blocks[0] = c.n_blocks[1] = 4;
+        open_with(c);
+        add(1, 15, 40);
+        add(2, 20, 40); // two blocks until its 33rd position
+        add(3, 3, 40);
+        assert_true(plan(0));
+        assert_true(plan(1));
+        assert_int_equal(plans[1]->n_seqs, 3);
+        for (int i = 0; i < 2; i++) { // the first needs a block and waits for two steps
+            commit(i, 5);
+            assert_true(plan(i));
+            assert_int_equal(plans[i]->n_seqs, 2);
+            assert_rows(i, 0, 2, 21 + i, 1, 1);
+            assert_int_equal(stats().preemptions, 0);
+        }
+        commit(0, 5);
+        assert_true(plan(0)); // then it takes the last one's, when the step under way has retired
+        assert_rows(0, 0, 2, 23, 1, 1);
+        assert_int_equal(plans[0]->n_seqs, 1);
+        assert_int_equal(info(3).preemptions, 1);
+        assert_int_equal(stats().preemptions, 1);
+        commit(1, 5);
+        assert_true(plan(1));
+        assert_rows(1, 0, 1, 16, 1, 1);
+        assert_int_equal(stats().preemptions, 1);
+        close_it(state);
     }
-    commit(0, 5);
-    assert_true(plan(0)); // then it takes the last one's, when the step under way is done with it
-    assert_rows(0, 0, 2, 23, 1, 1);
-    assert_int_equal(plans[0]->n_seqs, 1);
-    assert_int_equal(info(3).preemptions, 1);
-    assert_int_equal(stats().preemptions, 1);
-    commit(1, 5);
-    assert_true(plan(1));
-    assert_rows(1, 0, 1, 16, 1, 1);
-    assert_int_equal(stats().preemptions, 1);
+}
+
+// Some blocks are kept for those that run: one for each, an eighth at most.
+static void what_is_kept_for_those_that_run(void **state) {
+    (void)state;
+    const struct {
+        int32_t n_blocks, running, n_prompt; // n_prompt: the longest that is admitted
+    } cases[] = {{40, 2, 143}, {16, 3, 43}, {40, 0, 159}, {7, 3, 15}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int32_t more = 0; more < 2; more++) {
+            qn_sched_config c = small_config();
+            c.max_len = 200;
+            c.n_blocks[0] = cases[i].n_blocks;
+            open_with(c);
+            for (int32_t k = 0; k < cases[i].running; k++) add(1 + (uint64_t)k, 2, 40);
+            if (cases[i].running > 0) {
+                assert_true(plan(0));
+                commit(0, 5);
+            }
+            static const int32_t prompt[200] = {3};
+            qn_sched_request r = {.id = 9, .prompt = prompt, .max_tokens = 10,
+                                  .n_prompt = cases[i].n_prompt + 4 * more};
+            assert_int_equal(add_request(r), more && !cases[i].running ? QN_ERR_LIMIT : QN_OK);
+            if (more && !cases[i].running) {
+                close_it(state);
+                continue;
+            }
+            assert_true(plan(0));
+            assert_int_equal(plans[0]->n_seqs, cases[i].running + !more);
+            close_it(state);
+        }
+    }
 }
 
 // A preemption, so that admissions look ahead; then nobody is left. The forecast counts in groups
@@ -538,6 +586,7 @@ int main(void) {
         TEST(waiting_for_a_window_ends),
         TEST(what_is_computed_again_is_counted),
         TEST(blocks_that_do_not_come_back_are_not_waited_for),
+        TEST(what_is_kept_for_those_that_run),
         TEST(the_forecast_is_about_full_groups),
         TEST(the_forecast_knows_what_comes_back),
         TEST(the_forecast_to_the_block),
