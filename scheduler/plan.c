@@ -47,6 +47,26 @@ double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan) {
     return keys;
 }
 
+// The keys that `rows` rows from position pos on see together, averaged over the layers.
+static double context(const qn_sched *s, int32_t pos, int32_t rows) {
+    double keys = 0;
+    for (int32_t g = 0; g < s->config.n_groups; g++) {
+        const qn_kv_group *group = &s->config.groups[g];
+        const int32_t first = qn_kv_first_visible(group, pos);
+        keys += s->layer_weight[g] * (double)(pos + rows - first);
+    }
+    return keys;
+}
+
+double qn_sched_plan_context(const qn_sched *s, const qn_step_plan *plan) {
+    double keys = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
+        keys += context(s, p->position, p->query_len);
+    }
+    return keys;
+}
+
 // What is left of the step while it is filled.
 typedef struct budget {
     int32_t rows;
@@ -58,7 +78,9 @@ typedef struct budget {
 } budget;
 
 static double row_seconds(const qn_sched *s, int32_t pos, int32_t rows) {
-    return s->time_model.per_row * rows + s->time_model.per_key * qn_sched_keys(s, pos, rows);
+    const qn_step_time_model *t = &s->time_model;
+    return t->per_row * rows + t->per_key * qn_sched_keys(s, pos, rows) +
+           t->per_context * context(s, pos, rows);
 }
 
 // Rows that rows and time allow x, a prompt of which all rows from position `begin` on are its own,

@@ -201,7 +201,7 @@ static void a_big_waiter_is_overtaken_but_not_for_ever(void **state) {
     assert_true(overtaken <= 32 + 16); // its own step's, and some that were preempted, come on top
 }
 
-// Who fits is found behind those who do not, and behind forks that wait, but not any number of them.
+// Who fits is found behind those who do not, and behind forks that wait, but not behind any number.
 static void how_far_the_queue_is_looked_at(void **state) {
     for (int forks = 0; forks < 2; forks++) {
         for (int further = 0; further < 2; further++) {
@@ -497,10 +497,13 @@ static void the_forecast_knows_what_comes_back(void **state) {
 }
 
 // Whether a second request is admitted beside one that has 25 outputs, when 24 are usual.
-static bool admitted_beside(int32_t n_blocks, int32_t overcommit) {
+// plenty: a group beside it that has more blocks; -1: none.
+static bool admitted_with(int32_t n_blocks, int32_t overcommit, int plenty) {
     qn_sched_config c = small_config();
     c.overcommit_percent = overcommit;
-    c.n_blocks[0] = n_blocks;
+    c.n_groups = plenty < 0 ? 1 : 2;
+    c.n_blocks[0] = c.n_blocks[1] = n_blocks;
+    if (plenty >= 0) c.n_blocks[plenty] = 64;
     open_with(c);
     for (uint64_t id = 1; id <= 320; id++) {
         add(id, 4, 24);
@@ -516,6 +519,12 @@ static bool admitted_beside(int32_t n_blocks, int32_t overcommit) {
     assert_true(plan(0));
     bool admitted = plans[0]->n_seqs == 2;
     close_it(NULL);
+    return admitted;
+}
+static bool admitted_beside(int32_t n_blocks, int32_t overcommit) {
+    bool admitted = admitted_with(n_blocks, overcommit, -1);
+    assert_int_equal(admitted_with(n_blocks, overcommit, 0), admitted);
+    assert_int_equal(admitted_with(n_blocks, overcommit, 1), admitted);
     return admitted;
 }
 
