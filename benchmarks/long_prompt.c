@@ -143,7 +143,12 @@ int main(int argc, char **argv) {
             b.streams[i] = submit(&b, STREAM_PROMPT, room);
         }
         // All run, and the step-time model has seen them.
-        for (double until = now() + 1.5; now() < until;) take(&b, 0, false);
+        for (bool all = false; !all;) {
+            take(&b, 0, false);
+            all = true;
+            for (int32_t i = 0; i < b.n_streams; i++) all = all && b.last[i] > 0;
+        }
+        for (double until = now() + 1; now() < until;) take(&b, 0, false);
         b.n_gaps = 0;
         for (double until = now() + 2; now() < until;) take(&b, 0, true);
         const size_t n_before = b.n_gaps;

@@ -97,7 +97,8 @@ int qn_cli_simulate(int argc, char **argv) {
     int64_t input_len = 512, output_len = 128, num_prompts = 1000, shared_prefix = 0;
     int64_t num_blocks = 0, block_size = 16, max_num_seqs = 256, max_rows = 2048, max_len = 0;
     int64_t max_waiting = 0, max_waiting_tokens = 0, long_prefill = 0, overcommit = 0;
-    double rate = 0, spread = 0, step_base = 10, per_row = 50, per_key = 0, max_step = 0;
+    double rate = 0, spread = 0, step_base = 10, per_row = 50, per_key = 0, per_context = 0, max_step = 0;
+    double slowdown = 0, short_prompt = 100;
     const qn_flag flags[] = {
         {"check", 0, QN_FLAG_BOOL, &checking, NULL, "check every invariant at each step", 0, 0},
         {"seed", 0, QN_FLAG_INT, &seed, "N", "the first seed; the same gives the same run", 0,
@@ -119,6 +120,8 @@ int qn_cli_simulate(int argc, char **argv) {
          1e6},
         {"step-per-row-us", 0, QN_FLAG_FLOAT, &per_row, "US", "and for each token", 0, 1e9},
         {"step-per-key-ns", 0, QN_FLAG_FLOAT, &per_key, "NS", "and for each key attended", 0, 1e9},
+        {"step-per-context-ns", 0, QN_FLAG_FLOAT, &per_context, "NS",
+         "and for each key that a sequence's tokens see, once", 0, 1e9},
         {"num-blocks", 0, QN_FLAG_INT, &num_blocks, "N", "KV blocks (0: enough for all)", 0,
          1 << 28},
         {"block-size", 0, QN_FLAG_INT, &block_size, "N", "tokens of a KV block", 1, 256},
@@ -128,6 +131,10 @@ int qn_cli_simulate(int argc, char **argv) {
          1 << 26},
         {"max-step-ms", 0, QN_FLAG_FLOAT, &max_step, "MS", "time that prompts may fill (0: any)", 0,
          1e6},
+        {"max-decode-slowdown", 0, QN_FLAG_FLOAT, &slowdown, "F",
+         "most that long prompts slow down running streams (0: any)", 0, 1e6},
+        {"short-prompt-ms", 0, QN_FLAG_FLOAT, &short_prompt, "MS",
+         "prompts that take less in all are not held back for streams", 0, 1e6},
         {"long-prefill-token-threshold", 0, QN_FLAG_INT, &long_prefill, "N",
          "most tokens of one prompt in a step (0: any)", 0, 1 << 30},
         {"max-num-queued-reqs", 0, QN_FLAG_INT, &max_waiting, "N",
@@ -167,9 +174,11 @@ int qn_cli_simulate(int argc, char **argv) {
                       .max_waiting_tokens = max_waiting_tokens,
                       .long_prefill_threshold = (int32_t)long_prefill,
                       .max_step_seconds = 1e-3 * max_step,
+                      .max_decode_slowdown = slowdown,
+                      .short_prompt_seconds = 1e-3 * short_prompt,
                       .overcommit_percent = (int32_t)overcommit,
                       .enable_prefix_caching = prefix_caching},
-        .step_time = {1e-3 * step_base, 1e-6 * per_row, 1e-9 * per_key},
+        .step_time = {1e-3 * step_base, 1e-6 * per_row, 1e-9 * per_key, 1e-9 * per_context},
         .lookahead = lookahead > 0,
         .seed = (uint64_t)seed,
         .num_prompts = num_prompts,

@@ -237,6 +237,7 @@ static void end_step(qn_engine *e) {
         // With two in flight it began when the one before it had ended.
         qn_step_time_model model;
         qn_step_fit_add(&e->fit, step->plan->n_rows, qn_sched_plan_keys(e->sched, step->plan),
+                        qn_sched_plan_context(e->sched, step->plan),
                         now - fmax(step->started, e->last_end));
         if (qn_step_fit_model(&e->fit, &model)) qn_sched_set_step_time(e->sched, &model);
     }

@@ -12,10 +12,11 @@ static const double ERROR = 0.1;       // of a step's logarithm
 static const double SURPRISE = 0.6931; // log 2: what one step may be off and still count whole
 static const double IGNORANCE = 1;     // variance of a logarithm at most
 
-void qn_step_fit_add(qn_step_fit *f, double rows, double keys, double seconds) {
-    const double x[N] = {1, rows, keys};
-    if (!(rows > 0) || !(keys > 0) || !(seconds > 0) || !isfinite(rows + keys + seconds)) return;
-    if (f->n++ == 0) { // a third each
+void qn_step_fit_add(qn_step_fit *f, double rows, double keys, double context, double seconds) {
+    const double x[N] = {1, rows, keys, context};
+    if (!(rows > 0) || !(keys > 0) || !(context > 0) || !(seconds > 0)) return;
+    if (!isfinite(rows + keys + context + seconds)) return;
+    if (f->n++ == 0) { // an equal share each
         for (int i = 0; i < N; i++) {
             f->log[i] = log(seconds / (N * x[i]));
             f->p[i][i] = IGNORANCE;
@@ -41,6 +42,6 @@ void qn_step_fit_add(qn_step_fit *f, double rows, double keys, double seconds) {
 
 bool qn_step_fit_model(const qn_step_fit *f, qn_step_time_model *out) {
     if (f->n < LEAST_STEPS) return false;
-    *out = (qn_step_time_model){exp(f->log[0]), exp(f->log[1]), exp(f->log[2])};
-    return isfinite(out->base + out->per_row + out->per_key);
+    *out = (qn_step_time_model){exp(f->log[0]), exp(f->log[1]), exp(f->log[2]), exp(f->log[3])};
+    return isfinite(out->base + out->per_row + out->per_key + out->per_context);
 }

@@ -198,7 +198,8 @@ static double sane(double v) { return isfinite(v) && v > 0 ? v : 0; }
 
 void qn_sched_set_step_time(qn_sched *s, const qn_step_time_model *model) {
     s->time_model =
-        (qn_step_time_model){sane(model->base), sane(model->per_row), sane(model->per_key)};
+        (qn_step_time_model){sane(model->base), sane(model->per_row), sane(model->per_key),
+                             sane(model->per_context)};
 }
 
 qn_step_plan *qn_sched_make_plan(const qn_sched *s) {

@@ -51,10 +51,11 @@ typedef struct qn_sched_config {
     uint64_t prefix_hash_mask; // for tests: the hash bits that count; 0: all
 } qn_sched_config;
 
-// seconds(step) ~ base + per_row * rows + per_key * keys attended; fitted by the engine from steps
-// seen. Keys are those of qn_sched_plan_keys. A value that is negative or not finite counts as 0.
+// seconds(step) ~ base + per_row * rows + per_key * keys + per_context * context; fitted by the engine
+// from steps seen. Keys: what qn_sched_plan_keys counts (arithmetic: each row sees its own). Context:
+// what qn_sched_plan_context counts (reading: a sequence's rows share what they see). A value that is negative or not finite counts as 0.
 typedef struct qn_step_time_model {
-    double base, per_row, per_key;
+    double base, per_row, per_key, per_context;
 } qn_step_time_model;
 
 typedef struct qn_sched_request {
@@ -137,6 +138,8 @@ qn_step_plan *qn_sched_make_plan(const qn_sched *s);
 // The keys that the plan's rows attend to, averaged over the layers of all groups: what per_key of
 // the step-time model is about.
 double qn_sched_plan_keys(const qn_sched *s, const qn_step_plan *plan);
+// The keys that the plan's sequences look at, each once for a sequence, averaged likewise.
+double qn_sched_plan_context(const qn_sched *s, const qn_step_plan *plan);
 // The oldest uncommitted step's results, in the plan's logit-row order [plan->n_logits]. A plan
 // that is not the oldest uncommitted one is ignored. A negative id counts as a row that failed,
 // except for prompt rows that give no TOKEN: theirs is not looked at.

@@ -366,6 +366,14 @@ static double keys_of(const sim *m, int32_t pos, int32_t rows) {
     return keys / m->config.n_groups; // all groups of a simulation have the same number of layers
 }
 
+static double context_of(const sim *m, int32_t pos, int32_t rows) {
+    double keys = 0;
+    for (int32_t g = 0; g < m->config.n_groups; g++) {
+        keys += pos + rows - qn_kv_first_visible(&m->config.groups[g], pos);
+    }
+    return keys / m->config.n_groups;
+}
+
 static void mark(sim *m, int32_t g, int32_t block, uint64_t uid, bool written) {
     uint64_t *user = &m->users[g][block];
     *user = *user == 0 || *user == uid ? uid : SEVERAL;
@@ -496,14 +504,16 @@ static bool check_shared_time(sim *m, const flight *f) {
         const qn_plan_seq *p = &qn_plan_seqs(plan)[i];
         const request *r = find_uid(m, f->uids[i]);
         double seconds = m->model.per_row * p->query_len +
-                         m->model.per_key * keys_of(m, p->position, p->query_len);
+                         m->model.per_key * keys_of(m, p->position, p->query_len) +
+                         m->model.per_context * context_of(m, p->position, p->query_len);
         if (p->position >= r->goal) {
             n_streams++;
             streams += seconds;
             continue;
         }
         double whole = m->model.per_row * (r->goal - r->begin) +
-                       m->model.per_key * keys_of(m, r->begin, r->goal - r->begin);
+                       m->model.per_key * keys_of(m, r->begin, r->goal - r->begin) +
+                       m->model.per_context * context_of(m, r->begin, r->goal - r->begin);
         if (whole < c->short_prompt_seconds * 1.000001) continue;
         n_prompts++;
         rows += p->query_len;
@@ -569,7 +579,7 @@ static bool check_plan(sim *m, flight *f) {
     EXPECT(plan->n_seqs <= c->max_seqs, "%d sequences", plan->n_seqs);
     EXPECT(plan->n_logits <= logit_cap(c), "%d logit rows", plan->n_logits);
     mark_users(m);
-    double seconds = m->model.base, keys = 0;
+    double seconds = m->model.base, keys = 0, context = 0;
     int32_t prompts = 0, prompt_rows = 0;
     bool in_slot[MAX_STEP_SEQS] = {false};
     for (int32_t i = 0; i < plan->n_seqs; i++) {
@@ -627,12 +637,17 @@ static bool check_plan(sim *m, flight *f) {
         }
         if (!check_table(m, plan, p, r->uid)) return false;
         keys += keys_of(m, p->position, p->query_len);
+        context += context_of(m, p->position, p->query_len);
     }
     if (!check_users(m, f)) return false;
     double planned_keys = qn_sched_plan_keys(m->s, plan);
     EXPECT(planned_keys > keys * 0.999999 && planned_keys < keys * 1.000001, "%g keys, not %g",
            planned_keys, keys);
-    seconds += m->model.per_row * plan->n_rows + m->model.per_key * keys;
+    double planned_context = qn_sched_plan_context(m->s, plan);
+    EXPECT(planned_context > context * 0.999999 && planned_context < context * 1.000001,
+           "a context of %g, not %g", planned_context, context);
+    seconds += m->model.per_row * plan->n_rows + m->model.per_key * keys +
+               m->model.per_context * context;
     if (c->max_step_seconds > 0 && seconds > c->max_step_seconds * 1.000001) {
         EXPECT(prompts <= 1 && prompt_rows <= c->block_size,
                "%d prompts with %d rows in a step of %g s, at most %g", prompts, prompt_rows, seconds,
@@ -894,7 +909,8 @@ static void choose(sim *m) {
     if (chance(m, 0.5)) {
         c->max_step_seconds = chance(m, 0.7) ? 0.001 * between(m, 1, 100) : 0;
         m->model = (qn_step_time_model){0.0005 * between(m, 0, 20), 0.0001 * between(m, 0, 20),
-                                        0.00001 * between(m, 0, 20)};
+                                        0.00001 * between(m, 0, 20),
+                                        chance(m, 0.5) ? 0 : 0.00002 * between(m, 0, 20)};
     }
     if (chance(m, 0.3)) {
         c->max_decode_slowdown = 1 + 0.1 * between(m, 0, 30);

@@ -52,7 +52,7 @@ static int32_t length(simulation *m, int32_t about) {
 
 static qn_status check_options(const qn_simulate_options *o, qn_error *err) {
     const qn_step_time_model *t = &o->step_time;
-    const double times[] = {t->base, t->per_row, t->per_key};
+    const double times[] = {t->base, t->per_row, t->per_key, t->per_context};
     double sum = 0;
     for (size_t i = 0; i < QN_COUNT(times); i++) {
         if (!isfinite(times[i]) || times[i] < 0) {
@@ -162,7 +162,8 @@ static bool plan_one(simulation *m) {
     if (!qn_sched_plan(m->s, m->now, f->plan)) return false;
     const qn_step_time_model *t = &m->o->step_time;
     double seconds =
-        t->base + t->per_row * f->plan->n_rows + t->per_key * qn_sched_plan_keys(m->s, f->plan);
+        t->base + t->per_row * f->plan->n_rows + t->per_key * qn_sched_plan_keys(m->s, f->plan) +
+        t->per_context * qn_sched_plan_context(m->s, f->plan);
     m->device_free = QN_MAX(m->device_free, m->now) + seconds;
     m->busy += seconds;
     f->end = m->device_free;

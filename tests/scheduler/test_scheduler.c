@@ -489,7 +489,7 @@ static void the_step_time_bounds_prompts_only(void **state) {
     qn_sched_config c = small_config();
     c.max_step_seconds = 0.010;
     open_with(c);
-    qn_sched_set_step_time(sched, &(qn_step_time_model){0.001, 0.001, 0.0001});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){0.001, 0.001, 0.0001, 0});
     add(1, 16, 30);
     // 1 ms + r rows of 1 ms + r (r + 1) / 2 keys of 0.1 ms: seven rows take 10.8 ms, six 9.1.
     assert_true(plan(0));
@@ -497,20 +497,20 @@ static void the_step_time_bounds_prompts_only(void **state) {
     assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - 21) < 1e-9);
     commit(0, 5);
     // No time at all: a block's worth for the first prompt, nothing for the next.
-    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 0.001, 0});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 0.001, 0, 0});
     add(2, 16, 30);
     assert_true(plan(0));
     assert_int_equal(plans[0]->n_seqs, 1);
     assert_rows(0, 0, 1, 6, 4, 0);
     commit(0, 5);
     // A model that makes no sense bounds nothing.
-    qn_sched_set_step_time(sched, &(qn_step_time_model){(double)NAN, -1, (double)INFINITY});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){(double)NAN, -1, (double)INFINITY, 0});
     assert_true(plan(0));
     assert_rows(0, 0, 1, 10, 6, 1);
     assert_rows(0, 1, 2, 0, 10, 0);
     commit(0, 5);
     // Streams run whatever they cost.
-    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0, 0});
     assert_true(plan(0));
     assert_rows(0, 0, 1, 16, 1, 1);
     assert_rows(0, 1, 2, 10, 4, 0);
@@ -527,7 +527,7 @@ static void open_with_streams(double base, double slowdown, double short_prompt)
     add(2, 2, 30);
     assert_true(plan(0));
     commit(0, 5);
-    qn_sched_set_step_time(sched, &(qn_step_time_model){base, 1, 0}); // a row takes a second
+    qn_sched_set_step_time(sched, &(qn_step_time_model){base, 1, 0, 0}); // a row takes a second
 }
 
 static void prompts_do_not_slow_streams_down(void **state) {
@@ -551,7 +551,7 @@ static void prompts_do_not_slow_streams_down(void **state) {
     close_it(state);
     // Nor without a model of the time.
     open_with_streams(1, 3, 0);
-    qn_sched_set_step_time(sched, &(qn_step_time_model){0, 0, 0});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){0, 0, 0, 0});
     add(3, 20, 5);
     assert_true(plan(0));
     assert_rows(0, 2, 3, 0, 20, 1);

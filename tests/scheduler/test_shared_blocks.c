@@ -257,7 +257,7 @@ static void what_is_shared_makes_a_prompt_short(void **state) {
     add(2, 1, 40);
     assert_true(plan(0));
     commit(0, 5);
-    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0});
+    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0, 0});
     add(3, 36, 5); // 32 are there
     add(4, 37, 5); // 36
     add(5, 41, 5); // 40
