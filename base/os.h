@@ -47,6 +47,8 @@ void qn_os_pages_free(void *p, size_t size);
 int qn_os_cpu_count(void);
 // Memory this process may use: the smaller of physical memory and the cgroup's limit. Bytes.
 uint64_t qn_os_memory_limit(void);
+// Both and what they come from, in words: "CPUs 1 of 8 by /sys/fs/cgroup/x/cpu.max; memory 2.00 GiB ...".
+void qn_os_limits_text(char *text, size_t size);
 // Resident memory of this process, bytes.
 uint64_t qn_os_resident_bytes(void);
 

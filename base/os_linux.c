@@ -2,6 +2,7 @@
 #include "base/os.h"
 
 #include "base/checked.h"
+#include "base/os_cgroup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,7 +149,7 @@ void qn_os_pages_free(void *p, size_t size) {
     if (p) munmap(p, size ? size : 1);
 }
 
-// Reads the first line of a small file under the cgroup's folder; false where there is none.
+// Reads the first line of a small file; false where there is none.
 static bool read_line(const char *path, char *line, int size) {
     FILE *f = fopen(path, "re");
     if (!f) return false;
@@ -157,58 +158,63 @@ static bool read_line(const char *path, char *line, int size) {
     return ok;
 }
 
-// Calls visit for the given cgroup v2 file of this process's group and each of its parents: a limit
-// anywhere on the path binds.
-static void visit_cgroup(const char *file, void (*visit)(const char *line, void *user),
-                         void *user) {
-    char group[512] = "/", line[512];
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof line, f)) {
-        if (strncmp(line, "0::", 3) == 0) {
-            line[strcspn(line, "\n")] = '\0';
-            snprintf(group, sizeof group, "%s", line + 3);
-        }
-    }
-    if (f) fclose(f);
-    for (;;) {
-        char path[1200];
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/%s", strcmp(group, "/") ? group : "", file);
-        if (read_line(path, line, sizeof line)) visit(line, user);
-        char *slash = strrchr(group, '/');
-        if (!slash || strcmp(group, "/") == 0) break;
-        if (slash == group) slash++;
-        *slash = '\0';
-    }
+static void read_limits(qn_cgroup_limits *l) {
+    qn_cgroup_read("/proc/self/cgroup", "/proc/self/mountinfo", l);
 }
 
-static void visit_cpu_max(const char *line, void *user) {
-    int *cpus = user;
-    long long quota, period;
-    if (sscanf(line, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-        long long n = (quota + period - 1) / period;
-        if (n < *cpus) *cpus = (int)QN_MAX(n, 1);
-    }
-}
-
-int qn_os_cpu_count(void) {
+// The affinity mask's CPUs (a cpuset is in it).
+static int mask_count(void) {
     // A machine with more CPUs than cpu_set_t holds refuses it: then all that are online count.
     cpu_set_t set;
     int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                            : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    visit_cgroup("cpu.max", visit_cpu_max, &cpus);
     return QN_MAX(cpus, 1);
 }
 
-static void visit_memory_max(const char *line, void *user) {
-    uint64_t *limit = user;
-    unsigned long long n;
-    if (sscanf(line, "%llu", &n) == 1 && n < *limit) *limit = n;
+static int count_cpus(const qn_cgroup_limits *l) {
+    const int cpus = mask_count();
+    if (!(l->cpus > 0) || l->cpus >= cpus) return cpus;
+    const int whole = (int)l->cpus;
+    return whole + (l->cpus > whole); // a part of one counts as one
+}
+
+int qn_os_cpu_count(void) {
+    qn_cgroup_limits l;
+    read_limits(&l);
+    return count_cpus(&l);
+}
+
+static uint64_t physical_memory(void) {
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 uint64_t qn_os_memory_limit(void) {
-    uint64_t limit = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    visit_cgroup("memory.max", visit_memory_max, &limit);
-    return limit;
+    qn_cgroup_limits l;
+    read_limits(&l);
+    const uint64_t physical = physical_memory();
+    return l.memory > 0 && l.memory < physical ? l.memory : physical;
+}
+
+void qn_os_limits_text(char *text, size_t size) {
+    qn_cgroup_limits l;
+    char cpu[700] = "", memory[700] = "";
+    read_limits(&l);
+    const int mask = mask_count(), online = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const uint64_t physical = physical_memory();
+    if (l.cpus > 0 && l.cpus < mask) {
+        snprintf(cpu, sizeof cpu, "%.3g of %d by %s", l.cpus, online, l.cpu_file);
+    } else if (mask < online) {
+        snprintf(cpu, sizeof cpu, "%d of %d by the affinity mask", mask, online);
+    } else {
+        snprintf(cpu, sizeof cpu, "%d, all of the machine's", mask);
+    }
+    if (l.memory > 0 && l.memory < physical) {
+        snprintf(memory, sizeof memory, "%.2f GiB of %.2f GiB by %s", (double)l.memory / 0x1p30,
+                 (double)physical / 0x1p30, l.memory_file);
+    } else {
+        snprintf(memory, sizeof memory, "%.2f GiB, all of the machine's", (double)physical / 0x1p30);
+    }
+    snprintf(text, size, "CPUs %s; memory %s", cpu, memory);
 }
 
 uint64_t qn_os_resident_bytes(void) {

@@ -59,6 +59,9 @@ static qn_status size_kv(qn_engine *e, const qn_engine_options *o, const qn_prog
     qn_memory_need need = {0};
     qn_status st = e->api->measure(e->backend, p, l, &need, err);
     if (st != QN_OK) return st;
+    char allowed[1600];
+    qn_os_limits_text(allowed, sizeof allowed);
+    qn_logf(e->log, QN_LOG_INFO, "may be used: %s", allowed);
     uint64_t limit = qn_os_memory_limit();
     uint64_t taken = need.weights + need.workspace + qn_os_resident_bytes() + (64u << 20);
     uint64_t left = limit > taken ? (limit - taken) / 5 * 4 : 0;
@@ -97,7 +100,7 @@ static qn_status size_kv(qn_engine *e, const qn_engine_options *o, const qn_prog
         }
     }
     qn_logf(e->log, QN_LOG_INFO,
-            "memory: %.2f GiB may be used (machine or cgroup), weights %.2f GiB, workspace %.2f GiB; "
+            "memory: %.2f GiB may be used, weights %.2f GiB, workspace %.2f GiB; "
             "KV cache %.2f GiB: %s", (double)limit / 0x1p30, (double)need.weights / 0x1p30,
             (double)need.workspace / 0x1p30, (double)budget / 0x1p30, why);
     // A sequence of max_len must fit into every group, else it could never finish.

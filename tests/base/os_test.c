@@ -3,9 +3,12 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/os.h"
+#include "base/os_cgroup.h"
 #include "base/thread.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -166,6 +169,115 @@ static void test_pages(void **state) {
     assert_null(qn_os_pages_alloc(SIZE_MAX));
     assert_null(qn_os_pages_alloc((size_t)1 << 50));
     qn_os_pages_free(NULL, 0);
+}
+
+// A tree of groups under a folder of its own: files by path, with their text.
+typedef struct group_file {
+    const char *path, *text;
+} group_file;
+
+static void put(const char *folder, const char *name, const char *text) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    for (char *p = path + strlen(folder) + 1; (p = strchr(p, '/')); p++) {
+        *p = '\0';
+        if (mkdir(path, 0777) != 0) assert_int_equal(errno, EEXIST);
+        *p = '/';
+    }
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk) {
+    (void)st;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+// mounts: mountinfo, in which each % stands for the folder.
+static void expect_limits(const char *cgroup, const char *mounts, const group_file *files, double cpus,
+                          const char *cpu_file, uint64_t memory, const char *memory_file) {
+    char folder[] = "/tmp/qn_cgroup_test_XXXXXX", a[100], b[100], want[200], text[4000];
+    size_t n = 0;
+    assert_non_null(mkdtemp(folder));
+    for (const char *p = mounts; *p; p++) {
+        const char one[2] = {*p, '\0'};
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s", *p == '%' ? folder : one);
+    }
+    put(folder, "mountinfo", text);
+    put(folder, "cgroup", cgroup);
+    for (; files->path; files++) put(folder, files->path, files->text);
+    snprintf(a, sizeof a, "%s/cgroup", folder);
+    snprintf(b, sizeof b, "%s/mountinfo", folder);
+    qn_cgroup_limits l;
+    qn_cgroup_read(a, b, &l);
+    assert_true(l.cpus >= cpus - 1e-9 && l.cpus <= cpus + 1e-9);
+    assert_int_equal(l.memory, memory);
+    snprintf(want, sizeof want, "%s%s", *cpu_file ? folder : "", cpu_file);
+    assert_string_equal(l.cpu_file, want);
+    snprintf(want, sizeof want, "%s%s", *memory_file ? folder : "", memory_file);
+    assert_string_equal(l.memory_file, want);
+    assert_int_equal(nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static void test_cgroups(void **state) {
+    (void)state;
+    static const char v2[] = "31 23 0:28 / %/cg rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    static const char v1[] = "30 23 0:28 / %/cg rw - tmpfs tmpfs rw,mode=755\n"
+                             "32 30 0:29 / %/cg/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+                             "33 30 0:30 / %/cg/memory rw - cgroup cgroup rw,memory\n"
+                             "34 30 0:31 / %/cg/unified rw - cgroup2 cgroup2 rw\n";
+    // The tightest of the group and those above it; one and a half CPUs.
+    expect_limits("0::/a.slice/b\n", v2,
+                  (const group_file[]){{"cg/a.slice/b/cpu.max", "max 100000\n"},
+                                       {"cg/a.slice/b/memory.max", "3000000000\n"},
+                                       {"cg/a.slice/cpu.max", "150000 100000\n"},
+                                       {"cg/a.slice/memory.max", "2000000000\n"},
+                                       {"cg/cpu.max", "400000 100000\n"}, {NULL, NULL}},
+                  1.5, "/cg/a.slice/cpu.max", 2000000000, "/cg/a.slice/memory.max");
+    // No limits, and memory.high, which slows down what is past it.
+    expect_limits("0::/a\n", v2,
+                  (const group_file[]){{"cg/a/cpu.max", "max 100000\n"}, {"cg/a/memory.max", "max\n"},
+                                       {"cg/a/memory.high", "1000000\n"}, {NULL, NULL}},
+                  0, "", 1000000, "/cg/a/memory.high");
+    // In a container the group is the top of what is mounted: by a namespace, or by the mount's root.
+    expect_limits("0::/\n", v2,
+                  (const group_file[]){{"cg/cpu.max", "100000 100000\n"}, {"cg/memory.max", "5\n"},
+                                       {NULL, NULL}}, 1, "/cg/cpu.max", 5, "/cg/memory.max");
+    expect_limits("4:memory:/docker/abc\n3:cpuacct,cpu:/docker/abc/x\n0::/\n",
+                  "32 30 0:29 /docker/abc %/cpu ro - cgroup cgroup rw,cpu,cpuacct\n"
+                  "33 30 0:30 /docker/abc %/memory ro master:5 - cgroup cgroup rw,memory\n",
+                  (const group_file[]){{"cpu/x/cpu.cfs_quota_us", "50000\n"},
+                                       {"cpu/x/cpu.cfs_period_us", "100000\n"},
+                                       {"cpu/cpu.cfs_quota_us", "-1\n"},
+                                       {"cpu/cpu.cfs_period_us", "100000\n"},
+                                       {"memory/memory.limit_in_bytes", "7\n"}, {NULL, NULL}},
+                  0.5, "/cpu/x/cpu.cfs_quota_us", 7, "/memory/memory.limit_in_bytes");
+    // Version 1, limits above the group, and what version 1 writes for none.
+    expect_limits("9:cpuset:/q\n4:memory:/m/n\n2:cpu,cpuacct:/c/d\n0::/\n", v1,
+                  (const group_file[]){{"cg/cpu,cpuacct/c/cpu.cfs_quota_us", "200000\n"},
+                                       {"cg/cpu,cpuacct/c/cpu.cfs_period_us", "100000\n"},
+                                       {"cg/cpu,cpuacct/c/d/cpu.cfs_quota_us", "-1\n"},
+                                       {"cg/cpu,cpuacct/c/d/cpu.cfs_period_us", "100000\n"},
+                                       {"cg/memory/m/n/memory.limit_in_bytes", "9223372036854771712\n"},
+                                       {"cg/memory/m/memory.limit_in_bytes", "4096\n"},
+                                       {"cg/unified/cgroup.procs", "1\n"}, {NULL, NULL}},
+                  2, "/cg/cpu,cpuacct/c/cpu.cfs_quota_us", 4096, "/cg/memory/m/memory.limit_in_bytes");
+    // Groups that cannot be seen, nonsense, nothing at all.
+    expect_limits("0::/../other\n", v2,
+                  (const group_file[]){{"cg/memory.max", "8\n"}, {NULL, NULL}}, 0, "", 8,
+                  "/cg/memory.max");
+    expect_limits("0::/a\nnonsense\n::\n", "1 2\n\n - cgroup2\n",
+                  (const group_file[]){{"cg/a/memory.max", "x\n"}, {NULL, NULL}}, 0, "", 0, "");
+    qn_cgroup_limits l;
+    qn_cgroup_read("/nowhere/cgroup", "/nowhere/mountinfo", &l);
+    assert_true(l.memory == 0 && !(l.cpus > 0));
+    char limits[1600];
+    qn_os_limits_text(limits, sizeof limits);
+    assert_true(strstr(limits, "CPUs ") && strstr(limits, "; memory ") && strstr(limits, "GiB"));
 }
 
 static void test_machine(void **state) {
@@ -346,7 +458,7 @@ int main(void) {
         cmocka_unit_test(test_empty_file),
         cmocka_unit_test(test_read_file),
         cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_cgroups), cmocka_unit_test(test_machine),
         cmocka_unit_test(test_queue),
         cmocka_unit_test(test_queue_and_wakeup_across_threads),
         cmocka_unit_test(test_errors),
