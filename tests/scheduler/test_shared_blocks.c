@@ -257,15 +257,20 @@ static void what_is_shared_makes_a_prompt_short(void **state) {
     add(2, 1, 40);
     assert_true(plan(0));
     commit(0, 5);
-    qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0, 0});
-    add(3, 36, 5); // 32 are there
-    add(4, 37, 5); // 36
-    add(5, 41, 5); // 40
+    qn_sched_set_step_time(sched, &(qn_step_time_model){.per_row = 1});
+    add(3, 36, 5); // 32 are there; a long prompt would get one second, as the stream does
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
+    assert_rows(0, 1, 3, 32, 4, 1);
+    commit(0, 5);
+    add(4, 13, 5); // 12 are there, and the others' rows cost the time of one
+    int32_t other[8] = {99};
+    assert_int_equal(add_request((qn_sched_request){.id = 5, .prompt = other, .n_prompt = 8,
+                                                    .max_tokens = 5}), QN_OK);
     assert_true(plan(0));
     assert_int_equal(plans[0]->n_seqs, 4);
-    assert_rows(0, 1, 3, 32, 4, 1);
-    assert_rows(0, 2, 4, 36, 1, 1);
-    assert_rows(0, 3, 5, 40, 1, 1);
+    assert_rows(0, 2, 4, 12, 1, 1);
+    assert_rows(0, 3, 5, 0, 1, 0);
 }
 
 static void a_window_needs_only_its_last_blocks(void **state) {
@@ -326,6 +331,29 @@ static void the_last_time_nothing_is_shared_in_a_window(void **state) {
     assert_true(begun[1] > 0 && begun[2] > 0 && begun[3] > 0);
 }
 
+// A row behind a long cached prompt sees many keys: there may be no time for it, though there was
+// for the prompt's first row.
+static void no_time_behind_a_cached_prompt(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.max_rows = 64;
+    c.max_step_seconds = 20;
+    open_with(c);
+    add(1, 41, 1);
+    run_to_the_end();
+    qn_sched_set_step_time(sched, &(qn_step_time_model){.per_key = 1});
+    int32_t other[4] = {99};
+    assert_int_equal(add_request((qn_sched_request){.id = 2, .prompt = other, .n_prompt = 4,
+                                                    .max_tokens = 1}), QN_OK); // ten keys
+    add(3, 41, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 1);
+    assert_int_equal(info(3).slot, -1);
+    commit(0, 7);
+    assert_true(plan(0));
+    assert_rows(0, 0, 3, 40, 1, 1);
+}
+
 // One block of tokens that nobody else has.
 static void add_other(uint64_t id) {
     int32_t other[4];
@@ -372,7 +400,7 @@ static void copies_do_not_overflow_a_smaller_plan(void **state) {
     c.n_blocks[1] = 64;
     open_with(c);
     add(1, 11, 4);
-    for (uint64_t id = 2; id <= 3; id++) {
+    for (uint64_t id = 2; id <= 4; id++) {
         assert_int_equal(add_request((qn_sched_request){.id = id, .n_prompt = 11, .max_tokens = 4,
                                                         .fork_of = 1}), QN_OK);
     }
@@ -384,6 +412,9 @@ static void copies_do_not_overflow_a_smaller_plan(void **state) {
     assert_true(plan(1));
     assert_int_equal(plans[1]->n_seqs, 2);
     assert_int_equal(plans[1]->n_copies, 2);
+    assert_true(info(3).slot >= 0); // it holds what it is to be a copy of
+    assert_true(qn_sched_abort(sched, 3));
+    check_all();
     commit(1, 7);
     assert_true(plan(1));
     assert_int_equal(plans[1]->n_seqs, 3);
@@ -471,6 +502,7 @@ int main(void) {
         TEST(what_is_shared_makes_a_prompt_short),
         TEST(a_window_needs_only_its_last_blocks),
         TEST(the_last_time_nothing_is_shared_in_a_window),
+        TEST(no_time_behind_a_cached_prompt),
         TEST(names_pass_to_who_is_left),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
