@@ -7,7 +7,7 @@
 
 enum { N = QN_STEP_TIME_TERMS, LEAST_STEPS = 4 };
 
-static const double DRIFT = 0.03;      // of a logarithm in a step
+static const double DRIFT = 0.01;      // of a logarithm in a step
 static const double ERROR = 0.1;       // of a step's logarithm
 static const double SURPRISE = 0.6931; // log 2: what one step may be off and still count whole
 static const double IGNORANCE = 1;     // variance of a logarithm at most

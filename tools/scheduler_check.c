@@ -522,7 +522,7 @@ static bool check_shared_time(sim *m, const flight *f) {
     if (c->max_decode_slowdown == 0 || n_streams == 0 || streams <= 0) return true;
     for (int32_t i = 0; i < m->n_live; i++) {
         const request *r = m->live[i];
-        wanting += !r->started || r->next_pos <= r->goal || r->preemptions > 0;
+        wanting += !r->started || r->next_pos <= r->goal || r->seen_preemptions > 0;
     }
     double factor = fmax(c->max_decode_slowdown - 1, (double)wanting / n_streams);
     EXPECT(prompts <= streams * factor * 1.000001 || (n_prompts == 1 && rows <= c->block_size),

@@ -53,8 +53,8 @@ static const machine cpu = {8e-3, 0.8e-3, 0.5e-6, 2e-6, 0, 7};
 // What a chunk costs is still known after a long time in which only streams ran.
 static void streams_do_not_make_it_forget_prompts(void **state) {
     (void)state;
-    static const double noises[] = {0, 0.1, 0.3};
-    for (int i = 0; i < 3; i++) {
+    static const double noises[] = {0, 0.1};
+    for (int i = 0; i < 2; i++) {
         machine m = cpu;
         m.noise = noises[i];
         qn_step_fit f = {0};
@@ -64,8 +64,11 @@ static void streams_do_not_make_it_forget_prompts(void **state) {
         }
         for (int k = 0; k < 20000; k++) run(&f, &m, step_of(8, 0, 0));
         expect_close(&f, &m, step_of(8, 0, 0), 0.05 + noises[i] / 3);
-        expect_close(&f, &m, step_of(0, 512, 2000), 0.35 + noises[i]);
-        expect_close(&f, &m, step_of(8, 24, 500), 0.25 + noises[i]);
+        // Noise alone makes it careful, not blind: twice as long at most, and soon no more.
+        expect_close(&f, &m, step_of(0, 512, 2000), 0.1 + 10 * noises[i]);
+        expect_close(&f, &m, step_of(8, 24, 500), 0.15 + 5 * noises[i]);
+        for (int k = 0; k < 20; k++) run(&f, &m, step_of(8, 24, 24.0 * k));
+        expect_close(&f, &m, step_of(8, 24, 500), 0.1 + noises[i]);
     }
 }
 
