@@ -213,6 +213,8 @@ int main(int argc, char **argv) {
     static const load allowed = {
         &plain, 1, {BASE, .allowed_ids = ids, .n_allowed_ids = 4, .max_tokens = 3, .min_tokens = 2,
                     .skip_cache_read = true}, false, 0};
+    static const load scored = {
+        &caching, 2, {BASE, .max_tokens = 3, .prompt_logprobs = true, .n_prompt_logprobs = 3}, false, 0};
     static const load forks = {&caching, 3, {BASE, .temperature = 1, .max_tokens = 8}, true, 0};
     static const load waiting = {&plain, 6, {BASE, .max_tokens = 4}, false, 0};
     static const load preempted = {&plain, 4, {BASE, .max_tokens = 44}, false, 0};
@@ -225,6 +227,7 @@ int main(int argc, char **argv) {
         {.name = "request_sampled", .user = &sampled, .run = run_load, .settle = settle, .lasting = true},
         {.name = "request_fields", .user = &fields, .run = run_load, .settle = settle, .lasting = true},
         {.name = "request_allowed", .user = &allowed, .run = run_load, .settle = settle, .lasting = true},
+        {.name = "request_scored", .user = &scored, .run = run_load, .settle = settle, .lasting = true},
         {.name = "request_forks", .user = &forks, .run = run_load, .settle = settle, .lasting = true},
         {.name = "request_waiting", .user = &waiting, .run = run_load, .settle = settle, .lasting = true},
         {.name = "preempted", .user = &preempted, .run = run_load, .settle = settle, .lasting = true},

@@ -301,6 +301,13 @@ static const request requests[] = {
     {&plain, "POST /v1/completions", NULL,
      PROMPT "\"max_tokens\":6,\"stream\":true,\"stream_options\":{\"include_usage\":true},"
      "\"logprobs\":2,\"return_token_ids\":true,\"stop\":\"zzz\"}", 200, TEXT, NULL, false},
+    {&plain, "POST /v1/completions", NULL,
+     "{\"prompt\":[[300,301,302],[303,304]],\"temperature\":0,\"max_tokens\":3,\"n\":2,\"echo\":true,"
+     "\"logprobs\":2,\"prompt_logprobs\":3,\"return_token_ids\":true}", 200, TEXT, NULL, false},
+    {&plain, "POST /v1/completions", NULL,
+     PROMPT "\"max_tokens\":0,\"echo\":true,\"logprobs\":1,\"stream\":true}", 200, TEXT, NULL, false},
+    {&plain, "POST /v1/chat/completions", NULL, CHAT "\"max_tokens\":2,\"prompt_logprobs\":1}", 200, TEXT,
+     NULL, false},
     {&plain, "POST /v1/chat/completions", NULL, CHAT "\"max_tokens\":4}", 200, TEXT, NULL, false},
     {&plain, "POST /v1/chat/completions", NULL,
      CHAT "\"max_tokens\":6,\"stream\":true,\"logprobs\":true,\"top_logprobs\":2,"
@@ -344,7 +351,8 @@ static const request requests[] = {
 static const char *const names[] = {
     "health", "version", "metrics", "admin_health", "models", "model", "model_unknown", "tokenize",
     "tokenize_chat", "detokenize", "completion", "completion_fields", "completion_list",
-    "completion_ids", "completion_stream", "chat", "chat_stream", "chat_continue", "chat_tools",
+    "completion_ids", "completion_stream", "completion_scored", "echo_stream", "chat_scored", "chat",
+    "chat_stream", "chat_continue", "chat_tools",
     "chat_leaves", "bad_json", "bad_field", "wrong_model", "no_route", "wrong_method", "preflight",
     "wrong_key", "bad_header", "not_http", "pipelined_chunked", "tls_health", "tls_chat_stream",
 };
