@@ -109,6 +109,7 @@ struct qn_http_server {
 };
 
 static void process(qn_http_conn *c);
+static void on_output_change(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
 
 static double since(uint64_t ns, uint64_t now) { return now > ns ? (double)(now - ns) * 1e-9 : 0; }
 static size_t output_len(const qn_http_conn *c) {
@@ -203,7 +204,11 @@ static void conn_drop(qn_http_conn *c) {
     if (c->timer) event_free(c->timer);
     if (c->kick) event_free(c->kick);
     if (c->closed) event_free(c->closed);
-    if (c->bev) bufferevent_free(c->bev);
+    if (c->bev) {
+        // libevent may be in the middle of a write, whose event brought us here, and drains afterwards.
+        evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output_change, c);
+        bufferevent_free(c->bev);
+    }
     qn_http_parser_destroy(c->parser);
     qn_buf_free(&c->body);
     qn_buf_free(&c->fields);
