@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // LINEAR of each weight type for 1, 4, 32 and 256 tokens, against the peaks measured in the same
 // run: the bandwidth of reads for few tokens, VPDPBUSD (or FMA for f32 arithmetic) for many.
-// Arguments: threads (default: all; 0 too), instruction set (default: the best; - too), types (all).
+// Arguments: threads (default: all; 0 too), instruction set (default: the best; - too), types
+// (all).
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/philox.h"

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole steps of a model in the shape of Qwen3-0.6B with random weights on the CPU backend: time to
 // load, prefill of 256 tokens, decoding of 1, 8 and 32 sequences with 256 tokens in their KV.
-// Arguments: weight type (q8_0), threads (all), instruction set (the best).
+// Arguments: weight type (q8_0), threads (all), instruction set (the best). The type "all": a line
+// for each type with its bits per weight in the file and in memory, prefill, and decoding of 1
+// sequence.
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/philox.h"
@@ -163,71 +165,122 @@ static double run_step(bench *b) {
     return s;
 }
 
+// The model in b->type; its bits per weight in memory.
+static bool load(bench *b, qn_backend *backend, double *seconds, double *bits) {
+    const qn_dtype_info *info = qn_dtype_get((uint32_t)b->type);
+    float *row = malloc(INNER * sizeof *row);
+    b->rows = malloc(8 * 4 * INNER);
+    b->plan = qn_step_plan_create(MAX_SEQS, MAX_ROWS, MAX_SEQS * MAX_LEN / BLOCK, 1, 1);
+    if (!row || !b->rows || !b->plan) return false;
+    qn_rng rng = {.key = 1};
+    qn_synth_blocks synth;
+    if (info->block_size > 1) qn_synth_blocks_init(&synth, b->type, 1, 0.03);
+    for (int r = 0; r < 8; r++) {
+        uint8_t *to = b->rows + (size_t)r * 4 * INNER;
+        const size_t n = INNER / info->block_size;
+        for (int i = 0; i < INNER; i++) row[i] = ((float)qn_rng_uniform(&rng) * 2 - 1) * 0.05f;
+        if (info->block_size > 1) qn_synth_blocks_make(&synth, (uint64_t)r * n, n, to);
+        else qn_quantize_row(b->type, row, to, INNER);
+    }
+    free(row);
+    build(b);
+    const qn_exec_limits limits = {.max_rows = MAX_ROWS, .max_seqs = MAX_SEQS,
+                                   .max_logits = MAX_SEQS, .max_len = MAX_LEN, .block_size = BLOCK,
+                                   .n_blocks = {MAX_SEQS * MAX_LEN / BLOCK}, .kv_dtype = QN_KV_F16};
+    const qn_weight_source source = {.user = b, .read = read_weight};
+    qn_error err = {0};
+    qn_memory_need need;
+    const uint64_t start = qn_os_now_ns();
+    if (qn_cpu_backend.measure(backend, &b->p, &limits, &need, &err) != QN_OK ||
+        qn_cpu_backend.compile(backend, &b->p, &source, &limits, &b->x, &err) != QN_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        return false;
+    }
+    *seconds = (double)(qn_os_now_ns() - start) * 1e-9;
+    double weights = 0;
+    for (size_t i = 0; i < b->p.n_weights; i++) {
+        weights += (double)b->p.weights[i].n_rows * (double)b->p.weights[i].n_cols;
+    }
+    *bits = (double)need.weights * 8 / weights;
+    for (int i = 0; i < MAX_SEQS; i++) {
+        b->samples[i] = (qn_sample_row){.seed = (uint64_t)i, .temperature = 0.8f, .top_p = 0.95f,
+                                        .top_k = 20, .n_logprobs = -1};
+    }
+    return true;
+}
+
+static void unload(bench *b) {
+    qn_cpu_backend.release(b->x);
+    qn_program_free(&b->p);
+    free(b->plan);
+    free(b->rows);
+}
+
+static double prefill(bench *b, int32_t slot) {
+    b->len[slot] = 0;
+    add_rows(b, slot, CONTEXT, true);
+    return run_step(b);
+}
+
+static double decode(bench *b, int32_t n) {
+    double best = 1e30;
+    for (int repeat = 0; repeat < 20; repeat++) {
+        for (int32_t s = 0; s < n; s++) add_rows(b, s, 1, true);
+        best = fmin(best, run_step(b));
+    }
+    return best;
+}
+
+static int one_type(qn_backend *backend, const qn_dtype_info *info, const char *machine) {
+    bench b = {.type = info->type};
+    double seconds, bits;
+    if (!load(&b, backend, &seconds, &bits)) return 1;
+    printf("%s, %s: loaded in %.2f s\n", machine, info->name, seconds);
+    double best = 1e30;
+    for (int i = 0; i < MAX_SEQS; i++) best = fmin(best, prefill(&b, i)); // fills the KV of all
+    printf("prefill %d: %.1f ms, %.0f tokens/s\n", CONTEXT, best * 1e3, CONTEXT / best);
+    static const int32_t batches[] = {1, 4, 8, 32};
+    for (size_t i = 0; i < QN_COUNT(batches); i++) {
+        best = decode(&b, batches[i]);
+        printf("decode %d: %.2f ms, %.1f tokens/s\n", batches[i], best * 1e3, batches[i] / best);
+    }
+    unload(&b);
+    return 0;
+}
+
+static int all_types(qn_backend *backend, const char *machine) {
+    printf("%s\n%-8s %6s %7s %6s %9s %9s\n", machine, "type", "file", "memory", "load", "prefill",
+           "decode");
+    const qn_dtype_info *info;
+    for (size_t i = 0; (info = qn_dtype_at(i)) != NULL; i++) {
+        bench b = {.type = info->type};
+        double seconds, bits, best = 1e30;
+        if (!load(&b, backend, &seconds, &bits)) return 1;
+        for (int k = 0; k < 5; k++) best = fmin(best, prefill(&b, 0));
+        printf("%-8s %6.4g %7.4g %5.2fs %9.0f %9.1f\n", info->name,
+               8.0 * info->block_bytes / info->block_size, bits, seconds, CONTEXT / best,
+               1 / decode(&b, 1));
+        fflush(stdout);
+        unload(&b);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
-    bench b = {0};
-    const qn_dtype_info *info = qn_dtype_by_name(argc > 1 ? argv[1] : "q8_0");
+    const char *type = argc > 1 ? argv[1] : "q8_0";
+    const qn_dtype_info *info = qn_dtype_by_name(type);
+    const bool all = strcmp(type, "all") == 0;
     qn_error err = {0};
     qn_backend *backend;
     const qn_backend_options options = {.threads = argc > 2 ? atoi(argv[2]) : 0,
                                         .isa = argc > 3 ? argv[3] : NULL};
-    if (!info || qn_cpu_backend.open(&options, &backend, &err) != QN_OK) {
-        fprintf(stderr, "%s\n", info ? err.message : "unknown type");
+    if ((!info && !all) || qn_cpu_backend.open(&options, &backend, &err) != QN_OK) {
+        fprintf(stderr, "%s\n", info || all ? err.message : "unknown type");
         return 1;
     }
-    b.type = info->type;
-    b.rows = malloc(8 * 4 * INNER);
-    float *row = malloc(INNER * sizeof *row);
-    if (!b.rows || !row) return 1;
-    qn_rng rng = {.key = 1};
-    qn_synth_blocks synth;
-    if (info->block_size > 1) qn_synth_blocks_init(&synth, b.type, 1, 0.03);
-    for (int r = 0; r < 8; r++) {
-        uint8_t *to = b.rows + (size_t)r * 4 * INNER;
-        const size_t n = INNER / info->block_size;
-        for (int i = 0; i < INNER; i++) row[i] = ((float)qn_rng_uniform(&rng) * 2 - 1) * 0.05f;
-        if (info->block_size > 1) qn_synth_blocks_make(&synth, (uint64_t)r * n, n, to);
-        else qn_quantize_row(b.type, row, to, INNER);
-    }
-    build(&b);
-    const qn_exec_limits limits = {.max_rows = MAX_ROWS, .max_seqs = MAX_SEQS,
-                                   .max_logits = MAX_SEQS, .max_len = MAX_LEN, .block_size = BLOCK,
-                                   .n_blocks = {MAX_SEQS * MAX_LEN / BLOCK}, .kv_dtype = QN_KV_F16};
-    const qn_weight_source source = {.user = &b, .read = read_weight};
     char text[64];
     qn_cpu_backend.describe(backend, text, sizeof text);
-    const uint64_t start = qn_os_now_ns();
-    if (qn_cpu_backend.compile(backend, &b.p, &source, &limits, &b.x, &err) != QN_OK) {
-        fprintf(stderr, "%s\n", err.message);
-        return 1;
-    }
-    printf("%s, %s: loaded in %.2f s\n", text, info->name,
-           (double)(qn_os_now_ns() - start) * 1e-9);
-    b.plan = qn_step_plan_create(MAX_SEQS, MAX_ROWS, MAX_SEQS * MAX_LEN / BLOCK, 1, 1);
-    if (!b.plan) return 1;
-    for (int i = 0; i < MAX_SEQS; i++) {
-        b.samples[i] = (qn_sample_row){.seed = (uint64_t)i, .temperature = 0.8f, .top_p = 0.95f,
-                                       .top_k = 20, .n_logprobs = -1};
-    }
-    double best = 1e30;
-    for (int i = 0; i < MAX_SEQS; i++) { // also fills the KV of all
-        add_rows(&b, i, CONTEXT, true);
-        best = fmin(best, run_step(&b));
-    }
-    printf("prefill %d: %.1f ms, %.0f tokens/s\n", CONTEXT, best * 1e3, CONTEXT / best);
-    static const int32_t batches[] = {1, 4, 8, 32};
-    for (size_t i = 0; i < QN_COUNT(batches); i++) {
-        best = 1e30;
-        for (int repeat = 0; repeat < 20; repeat++) {
-            for (int32_t s = 0; s < batches[i]; s++) add_rows(&b, s, 1, true);
-            best = fmin(best, run_step(&b));
-        }
-        printf("decode %d: %.2f ms, %.1f tokens/s\n", batches[i], best * 1e3, batches[i] / best);
-    }
-    qn_cpu_backend.release(b.x);
+    const int failed = all ? all_types(backend, text) : one_type(backend, info, text);
     qn_cpu_backend.close(backend);
-    qn_program_free(&b.p);
-    free(b.plan);
-    free(b.rows);
-    free(row);
-    return 0;
+    return failed;
 }

@@ -81,9 +81,8 @@ int qn_cli_synth(int argc, char **argv) {
     int64_t seed = 1;
     bool force = false, pure = false;
     const qn_flag flags[] = {
-        {"type", 0, QN_FLAG_TEXT, &type, "TYPE", "type or mix of the matrices, as llama.cpp names them", 0,
-         0},
-        {"pure", 0, QN_FLAG_BOOL, &pure, NULL, "all matrices in the type that most of a mix have", 0, 0},
+        {"type", 0, QN_FLAG_TEXT, &type, "TYPE", "types of the matrices, by llama.cpp's name", 0, 0},
+        {"pure", 0, QN_FLAG_BOOL, &pure, NULL, "one type for all, that which most have", 0, 0},
         {"tokenizer-from", 0, QN_FLAG_TEXT, &tokenizer, "FILE",
          "copy the tokenizer of this GGUF file", 0, 0},
         {"seed", 0, QN_FLAG_INT, &seed, "N", "the same seed gives the same file", 0, 0x1p62},

@@ -7,11 +7,11 @@
 //    + bias. F16 and BF16 are widened exactly.
 // 2. LINEAR with quantized weights (quant/levels.h): the row x is quantized in blocks of 32: amax =
 //    max |x|; where amax < 2^-100, scale = 0 and all q = 0; else scale = amax / 127, q =
-//    round_to_even(x * (127 / amax)). Where an x is NaN or infinite, scale = NaN. A group is 16 or 32
-//    inputs with one weight scale ws and one min wm; ws, wm are exact in float. Groups ascending
+//    round_to_even(x * (127 / amax)). Where an x is NaN or infinite, scale = NaN. A group is 16 or
+//    32 inputs with one weight scale ws and one min wm; ws, wm are exact in float. Groups ascending
 //    from acc = 0: acc = fma((float)dot, ws * scale, acc), dot = the exact sum of level * q; and
-//    where the type has mins acc = fma(wm, scale * (float)sum of q, acc). At the end, where the type
-//    has a unit, acc * unit (a power of two); then + bias.
+//    where the type has mins acc = fma(wm, scale * (float)sum of q, acc). At the end, where the
+//    type has a unit, acc * unit (a power of two); then + bias.
 // 3. Sums over a row (RMS_NORM, the denominators of ATTENTION): 16 lanes, lane i takes elements i,
 //    i + 16, ... ascending; then the tree i and i + 8, + 4, + 2, + 1.
 // 4. ATTENTION: per span of QN_KV_SPAN keys, score = (fma chain over d ascending) * scale, the
@@ -36,8 +36,8 @@
 // outputs are the lanes of one register:
 //   F32, F16, BF16: [k][16] elements.
 //   Quantized: the codes of all groups, then the scale records. Codes of one group of G inputs, in
-//   words of 4 bytes for the rows 0..15, each byte for one of 4 consecutive inputs; word i has inputs
-//   4 i .. 4 i + 3:
+//   words of 4 bytes for the rows 0..15, each byte for one of 4 consecutive inputs; word i has
+//   inputs 4 i .. 4 i + 3:
 //     8 bits: [G/4] words.
 //     4 bits: [G/8], the low nibbles word i, the high nibbles word G/8 + i.
 //     2 bits: [G/16], bits 2 s are word s G/16 + i.

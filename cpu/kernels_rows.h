@@ -98,7 +98,8 @@ static void row_quantize(const float *x, int32_t k, uint8_t *q) {
     float *scales = (float *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_SCALES);
     int32_t *sums128 = (int32_t *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_SUMS128);
     int32_t *sums8 = sums128 + n, *halves128 = sums8 + n;
-    float *xsums = (float *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_XSUMS), *half_xsums = xsums + n;
+    float *xsums = (float *)(void *)act_at(q, k, ACT_ELEM_BYTES, ACT_XSUMS);
+    float *half_xsums = xsums + n;
     for (int32_t b = 0; b < n; b++, x += QBLOCK) {
         v16 lo = v16_load(x), hi = v16_load(x + 16);
         float amax = v16_hmax(v16_max(v16_abs(lo), v16_abs(hi)));

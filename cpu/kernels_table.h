@@ -4,7 +4,8 @@
 #ifndef QN_CPU_KERNELS_TABLE_H
 #define QN_CPU_KERNELS_TABLE_H
 
-// Every kind of integer panel: bits of a code, inputs of a group, levels from a table, mins, scales.
+// Every kind of integer panel: bits of a code, inputs of a group, levels from a table, mins,
+// scales.
 #define INT_LINEAR(name, bits, group, table, min, scales)                                          \
     static void linear_##name(const linear_args *a, const qn_form *form) {                         \
         int_walk(a, form, bits, group, table, min, scales);                                        \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packing weights into the panels that kernels.h describes, and one row back out of them. Nothing is
-// requantized: qn_cpu_panel_row gives the bits that the file's row dequantizes to.
+// Packing weights into the panels that kernels.h describes, and one row back out of them. Nothing
+// is requantized: qn_cpu_panel_row gives the bits that the file's row dequantizes to.
 #include "base/checked.h"
 #include "cpu/executable.h"
 

@@ -81,7 +81,7 @@ static int32_t weight(builder *b, role r, int64_t n_rows, int64_t n_cols, bool r
     }
     if (!t.known) {
         b->status = qn_fail(b->err, QN_ERR_UNSUPPORTED, "%s: tensor '%s': type %s is not supported "
-                            "(f32, f16, bf16, q8_0, q4_0)", t.file, name, t.type_name);
+                            "(f32, f16, bf16, q4_0 to q8_0, q2_K to q6_K, iq1 to iq4, tq1_0, tq2_0, mxfp4)", t.file, name, t.type_name);
         return -1;
     }
     bool vector = n_rows == 1;

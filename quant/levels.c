@@ -301,8 +301,8 @@ static void iq1_m(const uint8_t *p, qn_codes *c) {
 
 // ---- ternary ----
 
-// n bytes of `trits` base-3 digits as a fraction of 256, the first digit on top; digit l of byte i is
-// element l * n + i.
+// n bytes of `trits` base-3 digits as a fraction of 256, the first digit on top; digit l of byte i
+// is element l * n + i.
 static void trits(const uint8_t *src, int n, int digits, uint8_t *code) {
     for (int l = 0, power = 1; l < digits; l++, power *= 3) {
         for (int i = 0; i < n; i++) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A rule is a line of the table `rules`: the first line that names the mix and the tensor's role, and
-// whose condition holds, gives the type; where none does, the mix's base.
+// A rule is a line of the table `rules`: the first line that names the mix and the tensor's role,
+// and whose condition holds, gives the type; where none does, the mix's base.
 #include "quant/mix.h"
 
 #include "base/checked.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mixes that llama.cpp's names stand for: which tensor gets which type. "Q4_K_M" is mostly Q4_K,
-// with Q6_K where it matters. The rules are those of llama-quantize for llama-like models.
+// The mixes that llama.cpp's names stand for: which tensor gets which type. "Q4_K_M" is mostly
+// Q4_K, with Q6_K where it matters. The rules are those of llama-quantize for llama-like models.
 #ifndef QN_QUANT_MIX_H
 #define QN_QUANT_MIX_H
 
@@ -24,8 +24,8 @@ typedef struct qn_mix_model {
 } qn_mix_model;
 
 // The type of the tensor of that GGUF name, with n_dims dimensions and rows of `cols` elements.
-// F32 for what is never quantized: 1-D tensors, norms, the router. A type whose blocks do not divide
-// the row gives way to the next larger one that does, at last F16.
+// F32 for what is never quantized: 1-D tensors, norms, the router. A type whose blocks do not
+// divide the row gives way to the next larger one that does, at last F16.
 qn_dtype qn_mix_type(const qn_mix *mix, const qn_mix_model *model, const char *name,
                      uint32_t n_dims, uint64_t cols);
 // The type itself, or what it gives way to for rows of `cols` elements.

@@ -3,9 +3,9 @@
 // benchmarks and tests where the words do not matter but the sizes do.
 //
 // Weights have standard deviation 1/sqrt(row length) and are drawn directly in the file's type (in
-// f32, f16, bf16, q8_0 and q4_0 from a normal distribution, else with random codes); norms lie around
-// 1, biases are small: activations stay of order one through any number of layers. The bytes depend
-// only on shape, mix, tokenizer and seed.
+// f32, f16, bf16, q8_0 and q4_0 from a normal distribution, else with random codes); norms lie
+// around 1, biases are small: activations stay of order one through any number of layers. The bytes
+// depend only on shape, mix, tokenizer and seed.
 #ifndef QN_TOOLS_SYNTH_H
 #define QN_TOOLS_SYNTH_H
 
@@ -67,8 +67,8 @@ typedef struct qn_synth_result {
     uint64_t tensors, parameters, bytes; // bytes of tensor data
 } qn_synth_result;
 
-// Writes the file. Where blocks do not divide a row the type gives way as qn_mix_fitting says. A copied
-// tokenizer sets the vocabulary's size. On error no file appears. result may be NULL.
+// Writes the file. Where blocks do not divide a row the type gives way as qn_mix_fitting says. A
+// copied tokenizer sets the vocabulary's size. On error no file appears. result may be NULL.
 qn_status qn_synth(const qn_synth_options *options, qn_synth_result *result, qn_error *err);
 
 #endif

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small model in every weight type, through the whole path from the file: its logits against those
-// of the same weights dequantized to F32, and the same bits for every way of batching, number of
-// threads and instruction set.
+// A small model in every weight type, through the whole path from the file: its logits against
+// those of the same weights dequantized to F32, and the same bits for every way of batching, number
+// of threads and instruction set.
 //
 // The bound: a LINEAR rounds its input to 8 bits in blocks of 32, up to half of amax / 127 in each
-// element: noise of about half a percent, whatever the type of the weights. Sixteen LINEARs add up to
-// 2% of the logits' rms, at most 1.6% of their range; 3% and 2% are allowed. (That the product itself
-// is right to the last bits is tests/cpu/linear_test.c.) Types without blocks are exact.
+// element: noise of about half a percent, whatever the type of the weights. Sixteen LINEARs add up
+// to 2% of the logits' rms, at most 1.6% of their range; 3% and 2% are allowed. (That the product
+// itself is right to the last bits is tests/cpu/linear_test.c.) Types without blocks are exact.
 #include "base/checked.h"
 #include "cpu/cpu_backend.h"
 #include "engine/engine.h"
@@ -103,19 +103,22 @@ static void run(const char *model, const char *isa, int32_t threads, int32_t chu
     qn_engine_close(e);
 }
 
+static void write_config(char *shape, size_t size) {
+    FILE *f = fopen(in_dir(shape, size, "config.json"), "wb");
+    assert_non_null(f);
+    fputs(config, f);
+    fclose(f);
+}
+
 static void every_type(void **state) {
     (void)state;
     const size_t bytes = (size_t)TOKENS * VOCAB * sizeof(float);
     float *want = malloc(bytes), *got = malloc(bytes), *again = malloc(bytes);
     char shape[600], model[600], plain[600];
     assert_true(want && got && again);
-    in_dir(shape, sizeof shape, "config.json");
+    write_config(shape, sizeof shape);
     in_dir(model, sizeof model, "model.gguf");
     in_dir(plain, sizeof plain, "plain.gguf");
-    FILE *f = fopen(shape, "wb");
-    assert_non_null(f);
-    fputs(config, f);
-    fclose(f);
     const qn_dtype_info *info;
     for (size_t i = 0; (info = qn_dtype_at(i)) != NULL; i++) {
         const qn_mix mix = {info->name, info->type, 0};
@@ -164,7 +167,33 @@ static void every_type(void **state) {
     free(again);
 }
 
+// The mixes of types that real files have, as quern synth writes them.
+static void every_mix(void **state) {
+    (void)state;
+    const size_t bytes = (size_t)TOKENS * VOCAB * sizeof(float);
+    float *got = malloc(bytes), *again = malloc(bytes);
+    char shape[600], model[600];
+    assert_true(got && again);
+    write_config(shape, sizeof shape);
+    in_dir(model, sizeof model, "model.gguf");
+    const qn_mix *mix;
+    for (size_t i = 0; (mix = qn_mix_at(i)) != NULL; i++) {
+        const qn_synth_options options = {.shape = shape, .dst = model, .mix = mix, .seed = 3};
+        qn_error err = {0};
+        if (qn_synth(&options, NULL, &err) != QN_OK) fail_msg("%s", err.message);
+        run(model, NULL, 2, 0, got);
+        run(model, NULL, 1, 9, again);
+        for (size_t k = 0; k < (size_t)TOKENS * VOCAB; k++) assert_true(isfinite(got[k]));
+        if (memcmp(got, again, bytes) != 0) fail_msg("%s: chunks give other bits", mix->name);
+    }
+    unlink(shape);
+    unlink(model);
+    rmdir(dir);
+    free(got);
+    free(again);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_type)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_type), cmocka_unit_test(every_mix)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,7 @@ static void names(void **state) {
     assert_null(qn_mix_by_name(NULL));
 }
 
-// Tensors by llama-quantize's rules, worked out by hand for 32 layers and 4 query heads to a KV head.
+// Tensors by llama-quantize's rules, worked out by hand for 32 layers and 4 query heads a KV head.
 static void recipes(void **state) {
     (void)state;
     static const struct {
