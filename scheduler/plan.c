@@ -92,7 +92,8 @@ static int32_t affordable_rows(const qn_sched *s, const budget *b, const qn_seq 
     if (s->config.long_prefill_threshold > 0) {
         most = QN_MIN(most, s->config.long_prefill_threshold);
     }
-    bool shared = b->shared && row_seconds(s, begin, total - begin) >= s->config.short_prompt_seconds;
+    bool shared =
+        b->shared && row_seconds(s, begin, total - begin) >= s->config.short_prompt_seconds;
     if ((!b->timed && !shared) || most <= 0) return most;
     double seconds = b->timed ? b->seconds : INFINITY;
     if (shared) seconds = QN_MIN(seconds, b->prompt_seconds);
@@ -135,8 +136,8 @@ static void take_blocks(qn_sched *s, qn_seq *x, int32_t rows) {
     }
 }
 
-// Whether x's next rows, the prompt's, are to have logits. What was computed before a preemption has
-// given its logits then.
+// Whether x's next rows, the prompt's, are to have logits. What was computed before a preemption
+// has given its logits then.
 static bool wants_prompt_logits(const qn_seq *x, int32_t rows) {
     return x->prompt_logits && x->n_planned < x->n_prompt &&
            x->n_planned + rows > x->most_computed;
@@ -376,8 +377,9 @@ static bool fits(qn_sched *s, qn_seq *x, qn_reuse *r) {
 
 // How far the blocks of a full group will be used when those that run grow to their likely lengths:
 // sequences by the blocks that they still want. When those that want up to k more have ended, what
-// is left is the others' blocks and k more of each; the most that this comes to, over all k, is what
-// the cache must hold. So a crowd that was admitted at once is not let in to be thrown out again.
+// is left is the others' blocks and k more of each; the most that this comes to, over all k, is
+// what the cache must hold. So a crowd that was admitted at once is not let in to be thrown out
+// again.
 typedef struct forecast {
     bool made;
     int32_t group; // the full group with the fewest blocks; -1: there is none

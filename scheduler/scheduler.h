@@ -51,9 +51,10 @@ typedef struct qn_sched_config {
     uint64_t prefix_hash_mask; // for tests: the hash bits that count; 0: all
 } qn_sched_config;
 
-// seconds(step) ~ base + per_row * rows + per_key * keys + per_context * context; fitted by the engine
-// from steps seen. Keys: what qn_sched_plan_keys counts (arithmetic: each row sees its own). Context:
-// what qn_sched_plan_context counts (reading: a sequence's rows share what they see). A value that is negative or not finite counts as 0.
+// seconds(step) ~ base + per_row * rows + per_key * keys + per_context * context; fitted by the
+// engine from steps seen. Keys: what qn_sched_plan_keys counts (arithmetic: each row sees its own).
+// Context: what qn_sched_plan_context counts (reading: a sequence's rows share what they see). A
+// value that is negative or not finite counts as 0.
 typedef struct qn_step_time_model {
     double base, per_row, per_key, per_context;
 } qn_step_time_model;

@@ -509,6 +509,25 @@ static void the_step_time_bounds_prompts_only(void **state) {
     assert_rows(0, 0, 1, 10, 6, 1);
     assert_rows(0, 1, 2, 0, 10, 0);
     commit(0, 5);
+    // Three rows at 0 see three keys together.
+    close_it(state);
+    open_with(c);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){.per_context = 0.003});
+    add(1, 16, 30);
+    add(2, 16, 30);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 1);
+    assert_rows(0, 0, 1, 0, 4, 0); // a block's worth, though the time is for three
+    commit(0, 5);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){.per_context = 0.001});
+    assert_true(plan(0));
+    assert_rows(0, 0, 1, 4, 6, 0); // ten keys
+    commit(0, 5);
+    qn_sched_set_step_time(sched, &(qn_step_time_model){0});
+    assert_true(plan(0));
+    assert_rows(0, 0, 1, 10, 6, 1);
+    assert_rows(0, 1, 2, 0, 10, 0);
+    commit(0, 5);
     // Streams run whatever they cost.
     qn_sched_set_step_time(sched, &(qn_step_time_model){1, 1, 0, 0});
     assert_true(plan(0));
@@ -670,6 +689,12 @@ static void keys_of_groups_are_averaged_by_layers(void **state) {
     assert_true(plan(0));
     // full: 1+2+3+4+5 = 15; window: 1+2+3+3+3 = 12.
     assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - (15 + 3 * 12) / 4.0) < 1e-9);
+    assert_true(fabs(qn_sched_plan_context(sched, plans[0]) - 5) < 1e-9);
+    commit(0, 5);
+    add(2, 3, 5);
+    assert_true(plan(0)); // the first sees 6 or 3, the second 3
+    assert_true(fabs(qn_sched_plan_keys(sched, plans[0]) - (6 + 3 * 3) / 4.0 - 6) < 1e-9);
+    assert_true(fabs(qn_sched_plan_context(sched, plans[0]) - (6 + 3 * 3) / 4.0 - 3) < 1e-9);
     close_it(state);
     c.groups[1].n_layers = 0;
     open_with(c);
