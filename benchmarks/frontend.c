@@ -4,25 +4,22 @@
 //
 //   frontend MODEL [ROUNDS [SECONDS]]
 //
-// Prints JSON: streamed tokens a second to 256 connections (and the chunks they came in: what is ready
-// together is sent together), short requests a second on 64, and how long
-// a refusal takes when ten times as many requests come as the server holds. Rounds of the three are
-// interleaved; the first is not counted.
+// Prints JSON: streamed tokens a second to 256 connections as fast as it goes (and the chunks they came
+// in: what is ready together is sent together), the same with steps of 2 ms, which is 128,000 tokens a
+// second at most, so that each token can have a chunk of its own; short requests a second on 64
+// connections; and how long a refusal takes when ten times as many requests come as the server holds.
+// Rounds of the four are interleaved; the first is not counted.
 #include "base/checked.h"
 #include "base/os.h"
+#include "benchmarks/forked_server.h"
 #include "http/client.h"
-#include "server/server.h"
 #include "tests/support/fake_backend.h"
 
 #include <event2/event.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 enum { STREAM_TOKENS = 256, STREAMS = 256, SHORTS = 64, OVERLOAD = 640, MAX_SAMPLES = 1 << 20 };
 
@@ -42,54 +39,13 @@ typedef struct caller {
     int status;
 } caller;
 
-static void pin(size_t cpu, bool all_but) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (size_t i = 0; i < (size_t)sysconf(_SC_NPROCESSORS_ONLN); i++) {
-        if ((i == cpu) != all_but) CPU_SET(i, &set);
-    }
-    if (CPU_COUNT(&set)) sched_setaffinity(0, sizeof set, &set);
-}
-
-// ---------------------------------------------------------------- the server's process
-
-static int serve(const char *model, const qn_fake_options *fake, int32_t seqs, int32_t queued,
-                 int report) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pin(0, false);
-    signal(SIGPIPE, SIG_IGN);
-    qn_fake_backend_set(*fake);
+static pid_t start_server(const char *model, qn_fake_options fake, int32_t seqs, int32_t queued,
+                          uint16_t *port) {
+    qn_fake_backend_set(fake); // the child's: it is forked with it
     const qn_engine_options eo = {.backend = &qn_fake_backend_lookahead, .max_num_seqs = seqs,
                                   .max_num_batched_tokens = 4096, .max_model_len = 512,
                                   .num_blocks_override = seqs * 40};
-    qn_engine *engine;
-    qn_server *server;
-    qn_error err = {0};
-    if (qn_engine_open(model, &eo, &engine, &err) == QN_OK) {
-        const qn_server_options so = {.engine = engine, .max_queued = queued, .handle_signals = true};
-        if (qn_server_create(&so, &server, &err) == QN_OK) {
-            uint16_t port = (uint16_t)qn_server_port(server);
-            if (write(report, &port, sizeof port) == sizeof port) qn_server_run(server, &err);
-            return 0;
-        }
-    }
-    fprintf(stderr, "frontend: %s\n", err.message);
-    return 1;
-}
-
-static pid_t start_server(const char *model, qn_fake_options fake, int32_t seqs, int32_t queued,
-                          uint16_t *port) {
-    int pipe_fds[2];
-    if (pipe(pipe_fds) != 0) return -1;
-    pid_t pid = fork();
-    if (pid == 0) {
-        close(pipe_fds[0]);
-        _exit(serve(model, &fake, seqs, queued, pipe_fds[1]));
-    }
-    close(pipe_fds[1]);
-    bool ok = pid > 0 && read(pipe_fds[0], port, sizeof *port) == sizeof *port;
-    close(pipe_fds[0]);
-    return ok ? pid : -1;
+    return qn_forked_server(model, &eo, queued, 0, port);
 }
 
 // ---------------------------------------------------------------- the client
@@ -169,13 +125,14 @@ int main(int argc, char **argv) {
     double seconds = argc > 3 ? strtod(argv[3], NULL) : 3;
     rounds = QN_MAX((size_t)1, QN_MIN(rounds, (size_t)100));
     signal(SIGPIPE, SIG_IGN);
-    uint16_t ports[2] = {0, 0};
+    uint16_t ports[3] = {0, 0, 0};
     pid_t fast = start_server(argv[1], (qn_fake_options){0}, 256, 1024, &ports[0]);
     // 32 run and 32 wait: 640 callers are ten times as many.
     pid_t slow = start_server(argv[1], (qn_fake_options){.step_seconds = 0.005}, 32, 32, &ports[1]);
-    if (fast < 0 || slow < 0) return 1;
-    pin(0, true);
-    static double results[5][101];
+    pid_t paced = start_server(argv[1], (qn_fake_options){.step_seconds = 0.002}, 256, 1024, &ports[2]);
+    if (fast < 0 || slow < 0 || paced < 0) return 1;
+    qn_pin(0, true);
+    static double results[7][101];
     char stream[200], brief[200];
     snprintf(stream, sizeof stream,
              "{\"prompt\":\"one two three\",\"max_tokens\":%d,\"ignore_eos\":true,\"stream\":true}",
@@ -191,6 +148,12 @@ int main(int argc, char **argv) {
         results[0][r] = streams * STREAM_TOKENS;
         results[4][r] = l.done ? streams * (double)l.events / (double)l.done : 0;
         failed += l.failed;
+        l.port = ports[2];
+        streams = run(&l, STREAMS, seconds);
+        results[5][r] = streams * STREAM_TOKENS;
+        results[6][r] = l.done ? streams * (double)l.events / (double)l.done : 0;
+        failed += l.failed;
+        l.port = ports[0];
         l.body = brief;
         results[1][r] = run(&l, SHORTS, seconds);
         failed += l.failed;
@@ -202,15 +165,17 @@ int main(int argc, char **argv) {
         results[2][r] = l.refused ? l.refusals[l.refused * 99 / 100] : 0;
         results[3][r] = (double)l.refused;
     }
-    kill(fast, SIGKILL);
-    kill(slow, SIGKILL);
-    waitpid(fast, NULL, 0);
-    waitpid(slow, NULL, 0);
+    qn_forked_server_stop(fast);
+    qn_forked_server_stop(slow);
+    qn_forked_server_stop(paced);
     free(l.refusals);
-    printf("{\"rounds\": %zu, \"seconds\": %g, \"failed\": %zu, \"streamed_tokens_per_s\": %.0f, "
-           "\"streamed_chunks_per_s\": %.0f, \"short_requests_per_s\": %.0f, \"refusal_p99_ms\": %.3f, \"refusals\": %.0f}\n",
-           rounds, seconds, failed, median(results[0] + 1, rounds), median(results[4] + 1, rounds),
-           median(results[1] + 1, rounds),
-           median(results[2] + 1, rounds) * 1e3, median(results[3] + 1, rounds));
+    const char *const names[] = {"streamed_tokens_per_s", "short_requests_per_s", "refusal_p99_s",
+                                 "refusals", "streamed_chunks_per_s", "paced_tokens_per_s",
+                                 "paced_chunks_per_s"};
+    printf("{\"rounds\": %zu, \"seconds\": %g, \"failed\": %zu", rounds, seconds, failed);
+    for (size_t i = 0; i < QN_COUNT(names); i++) {
+        printf(", \"%s\": %.6g", names[i], median(results[i] + 1, rounds));
+    }
+    printf("}\n");
     return failed != 0;
 }
