@@ -75,6 +75,9 @@ static inline __attribute__((always_inline)) int_shape int_shape_of(int bits, in
     return s;
 }
 
+// The form of a quantized type's panels: the type's own, but for IQ1_S. NULL: not a quantized type.
+const qn_form *qn_cpu_form(qn_dtype type);
+
 static inline scale_form scale_form_of(const qn_form *form) {
     if (form->group > QBLOCK) return SCALES_SHARED;
     return form->scale == QN_SCALE_SUPER  ? SCALES_SUPER

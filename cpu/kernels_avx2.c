@@ -152,7 +152,7 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
     const size_t at = (size_t)panel * PANEL_ROWS + (size_t)(8 * h);
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
-        if (scales == SCALES_SUPER && !min) {
+        if (scales == SCALES_SUPER) {
             acc[t] = _mm256_mul_ps(acc[t], _mm256_set1_ps(form->unit));
         }
         if (a->bias) acc[t] = _mm256_add_ps(acc[t], _mm256_loadu_ps(a->bias + at));

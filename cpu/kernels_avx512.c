@@ -165,7 +165,7 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
     for (int t = 0; t < T; t++) {
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
-            if (scales == SCALES_SUPER && !min) acc[p][t] = _mm512_mul_ps(acc[p][t], unit);
+            if (scales == SCALES_SUPER) acc[p][t] = _mm512_mul_ps(acc[p][t], unit);
             store_output(a, panel + p, token + t, acc[p][t]);
         }
     }

@@ -45,7 +45,7 @@ static void int_walk(const linear_args *a, const qn_form *form, int bits, int gr
                     acc.f[r] = fmaf(wm, xsums[g], acc.f[r]);
                 }
             }
-            if (scales == SCALES_SUPER && !min) acc = v16_mul(acc, v16_set1(form->unit));
+            if (scales == SCALES_SUPER) acc = v16_mul(acc, v16_set1(form->unit));
             store_output(a, panel, t, acc);
         }
     }

@@ -23,10 +23,11 @@ INT_LINEAR(table_bf16, 4, 32, true, false, SCALES_BF16)
 INT_LINEAR(table_super, 4, 32, true, false, SCALES_SUPER)
 INT_LINEAR(table_super16, 4, 16, true, false, SCALES_SUPER)
 INT_LINEAR(k2_min, 2, 16, false, true, SCALES_SUPER)
+INT_LINEAR(k2_min32, 2, 32, false, true, SCALES_SUPER)
 INT_LINEAR(ternary, 2, 32, false, false, SCALES_SHARED)
 
 static void linear_rows(const linear_args *a) {
-    const qn_form *form = qn_form_get(a->type);
+    const qn_form *form = qn_cpu_form(a->type);
     switch (a->type) {
     case QN_F32: linear_f32(a); break;
     case QN_F16: linear_f16(a); break;
@@ -44,8 +45,8 @@ static void linear_rows(const linear_args *a) {
     case QN_IQ4_XS:
     case QN_IQ3_XXS:
     case QN_IQ3_S:
-    case QN_IQ2_XXS:
-    case QN_IQ1_S: linear_table_super(a, form); break;
+    case QN_IQ2_XXS: linear_table_super(a, form); break;
+    case QN_IQ1_S: linear_k2_min32(a, form); break;
     case QN_Q3_K:
     case QN_IQ2_XS:
     case QN_IQ2_S:

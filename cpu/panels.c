@@ -6,9 +6,27 @@
 
 #include <string.h>
 
+// IQ1_S has one sign for the eighths of a whole group: with d 8 s u - (7 or 9) d s, all times the
+// unit 1/8, its codes u need 2 bits. Both forms give the same values exactly.
+static const qn_form iq1_s = {QN_IQ1_S, 2, 32, QN_SCALE_SUPER, true, 0, NULL, 0.125f};
+
+const qn_form *qn_cpu_form(qn_dtype type) {
+    return type == QN_IQ1_S ? &iq1_s : qn_form_get(type);
+}
+
+static void iq1_s_codes(qn_codes *c) {
+    c->m = c->d;
+    for (int g = 0; g < 8; g++) {
+        const int minus = c->code[g * 32] >> 2; // the eighth is taken away
+        c->min[g] = (uint8_t)(c->scale[g] * (7 + 2 * minus));
+        c->scale[g] = (int8_t)(8 * c->scale[g]);
+    }
+    for (int i = 0; i < SUPERBLOCK; i++) c->code[i] &= 3;
+}
+
 size_t qn_cpu_panel_bytes(qn_dtype type, int32_t k) {
     const size_t n = (size_t)k;
-    const qn_form *form = qn_form_get(type);
+    const qn_form *form = qn_cpu_form(type);
     size_t bytes = n * PANEL_ROWS * (type == QN_F32 ? 4 : 2);
     if (form) {
         const int_shape s = int_shape_get(form);
@@ -114,6 +132,7 @@ static void pack_int(const qn_form *form, int32_t k, const uint8_t *rows, size_t
             qn_codes c;
             qn_unpack_block(form->type,
                             rows + (size_t)r * row_bytes + (size_t)b * info->block_bytes, &c);
+            if (form->type == QN_IQ1_S) iq1_s_codes(&c);
             for (int32_t g = 0; g < groups; g++) {
                 uint8_t *dst = panel + (size_t)(b * groups + g) * s.group_bytes;
                 pack_codes(form->bits, s.group, c.code + g * s.group,
@@ -132,7 +151,7 @@ void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row
     case QN_BF16: pack_u16(k, rows, row_bytes, n, panel); break;
     case QN_Q8_0: pack_blocks(k / QBLOCK, 8, 0x80808080u, rows, row_bytes, n, panel); break;
     case QN_Q4_0: pack_blocks(k / QBLOCK, 4, 0, rows, row_bytes, n, panel); break;
-    default: pack_int(qn_form_get(type), k, rows, row_bytes, n, panel); break;
+    default: pack_int(qn_cpu_form(type), k, rows, row_bytes, n, panel); break;
     }
 }
 
@@ -169,7 +188,7 @@ static void int_row(const qn_form *form, int32_t k, const uint8_t *p, size_t r, 
         if (super) {
             const size_t at = (size_t)in * PANEL_ROWS + r;
             scale = scale * form->unit * (float)(int8_t)record[s.scales + at];
-            if (form->has_min) min *= (float)record[s.mins + at];
+            if (form->has_min) min *= form->unit * (float)record[s.mins + at];
         }
         for (int32_t i = 0; i < s.group; i++) {
             const float v = scale * levels[qn_cpu_panel_code(form->bits, s.group, p, i, r)];
@@ -195,6 +214,6 @@ void qn_cpu_panel_row(qn_dtype type, int32_t k, const uint8_t *panels, size_t st
     case QN_BF16:
         for (size_t i = 0; i < n; i++) dst[i] = qn_bf16_to_f32(u16[i * PANEL_ROWS + r]);
         break;
-    default: int_row(qn_form_get(type), k, p, r, dst); break;
+    default: int_row(qn_cpu_form(type), k, p, r, dst); break;
     }
 }

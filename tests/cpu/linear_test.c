@@ -104,7 +104,7 @@ static void run(const problem *p, const cpu_kernels *kernels, int32_t first, int
 // larger: at most 16 times the mean weight.
 static void check_against_double(const problem *p, const float *y, int32_t m) {
     const size_t width = (size_t)p->n_panels * PANEL_ROWS;
-    const qn_form *form = qn_form_get(p->type);
+    const qn_form *form = qn_cpu_form(p->type);
     for (int32_t t = 0; t < m; t++) {
         const float *x = p->x + (size_t)t * (size_t)p->k;
         for (int32_t r = 0; r < p->n; r++) {
