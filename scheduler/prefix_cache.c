@@ -52,7 +52,6 @@ bool qn_prefix_cache_init(qn_prefix_cache *c, qn_block_pool *pools, const qn_kv_
     c->salts = calloc(n_salt_places, sizeof(qn_prefix_salt *));
     if (!c->nodes || !c->entries || !c->token_memory || !c->free_nodes || !c->buckets || !c->keys ||
         !c->salts) {
-        qn_prefix_cache_free(c);
         return false;
     }
     uintptr_t beyond = (uintptr_t)c->token_memory % LINE;

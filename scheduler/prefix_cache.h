@@ -69,7 +69,7 @@ enum { QN_PREFIX_MAX_BUCKET = 64 }; // nodes; a fuller bucket takes no more, so 
 
 // pools: initialized, outlive the cache. n_salts: about how many there will be at a time.
 // hash_mask: the bits of the hash that count; 0: all. enabled false: nothing will be published.
-// False when out of memory.
+// False when out of memory; then, too, it is to be freed.
 bool qn_prefix_cache_init(qn_prefix_cache *c, qn_block_pool *pools, const qn_kv_group *groups,
                           int32_t n_groups, int32_t block_size, int32_t n_salts, uint64_t seed,
                           uint64_t hash_mask, bool enabled);

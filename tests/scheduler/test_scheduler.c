@@ -587,7 +587,9 @@ static void prompts_do_not_slow_streams_down(void **state) {
 static void many_prompts_share_time_by_heads(void **state) {
     (void)state;
     open_with_streams(10, 1, 0);
-    add(3, 30, 5); // one prompt beside two streams: half their twelve seconds
+    // One prompt beside two streams: half their twelve seconds. It comes first.
+    const qn_sched_request r = {.id = 3, .n_prompt = 30, .max_tokens = 5, .priority = -1};
+    assert_int_equal(add_request(r), QN_OK);
     assert_true(plan(0));
     assert_rows(0, 2, 3, 0, 6, 0);
     commit(0, 5);

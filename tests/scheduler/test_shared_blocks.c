@@ -407,7 +407,7 @@ static void copies_do_not_overflow_a_smaller_plan(void **state) {
     assert_true(plan(0));
     commit(0, 7);
     free(plans[1]);
-    plans[1] = qn_step_plan_create(4, 16, 64, 3, 2); // copies of one sequence in two groups
+    plans[1] = qn_step_plan_create(4, 16, 64, 2, 2); // copies of one sequence in two groups
     assert_non_null(plans[1]);
     assert_true(plan(1));
     assert_int_equal(plans[1]->n_seqs, 2);
