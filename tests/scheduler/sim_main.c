@@ -52,6 +52,8 @@ static void add_up(qn_scheduler_check_totals *sum, const qn_scheduler_check_tota
     sum->copies += t->copies;
     sum->returned_hits += t->returned_hits;
     sum->recomputed += t->recomputed;
+    sum->shared_steps += t->shared_steps;
+    sum->prompt_logits += t->prompt_logits;
 }
 
 static void say_progress(run *r) {
@@ -92,7 +94,8 @@ static bool reached_every_case(const qn_scheduler_check_totals *t, uint64_t seed
     return t->stops && t->lengths && t->aborts && t->errors && t->refused &&
            t->preemptions >= seeds && t->stalled >= seeds && t->overtakes &&
            t->lookahead_steps >= t->steps / 8 && t->prefix_hits >= t->prefix_queries / 20 &&
-           t->evictions && t->returned_hits && t->forks >= seeds && t->copies >= seeds;
+           t->evictions && t->returned_hits && t->forks >= seeds && t->copies >= seeds &&
+           t->shared_steps >= seeds && t->prompt_logits >= seeds;
 }
 
 int main(int argc, char **argv) {
@@ -151,6 +154,8 @@ int main(int argc, char **argv) {
            ", recomputed rows %" PRIu64 "\n",
            t->prefix_hits, t->prefix_queries, t->evictions, t->returned_hits, t->forks, t->copies,
            t->recomputed);
+    printf("steps in which long prompts shared time with streams %" PRIu64
+           ", prompt rows with logits %" PRIu64 "\n", t->shared_steps, t->prompt_logits);
     if (r.done != r.seeds || t->steps / r.seeds < (uint64_t)r.steps) {
         fprintf(stderr, "sim_scheduler: %" PRIu64 " seeds of %" PRIu64 ", and fewer than %" PRId64
                         " steps each\n",
