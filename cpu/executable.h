@@ -107,8 +107,9 @@ size_t qn_cpu_panel_bytes(qn_dtype type, int32_t k);
 void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row_bytes, int32_t n,
                        uint8_t *panel);
 
-// Input i of row r in a group of `group` inputs.
-int32_t qn_cpu_panel_code(int bits, int32_t group, const uint8_t *codes, int32_t i, size_t r);
+// The code of input i of group g of row r.
+int32_t qn_cpu_panel_code(const int_shape *s, int bits, const uint8_t *panel, int32_t g, int32_t i,
+                          int32_t r);
 
 static inline bool is_int_type(qn_dtype t) { return qn_form_get(t) != NULL; }
 

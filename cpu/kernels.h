@@ -42,6 +42,10 @@
 //     4 bits: [G/8], the low nibbles word i, the high nibbles word G/8 + i.
 //     2 bits: [G/16], bits 2 s are word s G/16 + i.
 //     6 bits: the low four bits as above, then the upper two.
+//     3 bits: the low two bits as above, then one word with bit i of word i's upper bits; of two
+//     groups
+//       of 16 inputs both low parts, then one word with bits 0 .. 3 of the first, 4 .. 7 of the
+//       second.
 //   The kernels multiply unsigned by signed bytes (VPDPBUSD), the weight on the unsigned side: with
 //   mins it is the code; else level + 128 (or + 8: Q4_0), and dot starts at -128 (-8) times the sum
 //   of the activation's quants, one broadcast.

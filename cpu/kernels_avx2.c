@@ -33,11 +33,39 @@ static inline __attribute__((always_inline)) __m256i load_words(const uint8_t *p
     return _mm256_load_si256((const __m256i *)(const void *)(p + i * 64));
 }
 
-// Word i of a group: 8 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
+static inline __attribute__((always_inline)) __m256i two_bits(__m256i v, const int s) {
+    const __m256i low = s == 0   ? v
+                        : s == 1 ? _mm256_srli_epi16(v, 2)
+                        : s == 2 ? _mm256_srli_epi16(v, 4)
+                                 : _mm256_srli_epi16(v, 6);
+    return _mm256_and_si256(low, _mm256_set1_epi8(3));
+}
+
+// Of 3 bits; two groups of 16 share their words.
+static inline __attribute__((always_inline)) __m256i unpack_three(const uint8_t *w, int32_t g, int i,
+                                                                  const int group) {
+    const int32_t odd = group == 16 ? g & 1 : 0;
+    const int fours = group / 16;
+    const __m256i v = two_bits(load_words(w - odd * 32, i % fours), i / fours);
+    __m256i third = load_words(w + 128 - odd * 96, 0);
+    if (group == 16) third = _mm256_srl_epi16(third, _mm_cvtsi32_si128(odd * 4));
+    third = i == 0   ? _mm256_slli_epi16(third, 2)
+            : i == 1 ? _mm256_slli_epi16(third, 1)
+            : i == 2 ? third
+            : i == 3 ? _mm256_srli_epi16(third, 1)
+            : i == 4 ? _mm256_srli_epi16(third, 2)
+            : i == 5 ? _mm256_srli_epi16(third, 3)
+            : i == 6 ? _mm256_srli_epi16(third, 4)
+                     : _mm256_srli_epi16(third, 5);
+    return _mm256_or_si256(v, _mm256_and_si256(third, _mm256_set1_epi8(4)));
+}
+
+// Word i of group g: 8 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
 static inline __attribute__((always_inline)) __m256i
-unpack_word(const uint8_t *w, int i, const int bits, const int group, const bool table,
+unpack_word(const uint8_t *w, int32_t g, int i, const int bits, const int group, const bool table,
             const bool min, __m256i extra) {
     if (bits == 8) return load_words(w, i);
+    if (bits == 3) return _mm256_shuffle_epi8(extra, unpack_three(w, g, i, group));
     const int pairs = group / 8, fours = group / 16;
     __m256i v = _mm256_setzero_si256();
     if (bits >= 4) {
@@ -50,11 +78,7 @@ unpack_word(const uint8_t *w, int i, const int bits, const int group, const bool
     __m256i two = load_words(w, i % fours);
     const int s = i / fours; // the two bits' place in the byte
     if (bits == 2) {
-        two = s == 0   ? two
-              : s == 1 ? _mm256_srli_epi16(two, 2)
-              : s == 2 ? _mm256_srli_epi16(two, 4)
-                       : _mm256_srli_epi16(two, 6);
-        v = _mm256_and_si256(two, _mm256_set1_epi8(3));
+        v = two_bits(two, s);
     } else {
         two = s == 0   ? _mm256_slli_epi16(two, 4)
               : s == 1 ? _mm256_slli_epi16(two, 2)
@@ -125,7 +149,7 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
 #pragma GCC unroll 8
         for (int n = 0; n < group / 4; n++) {
             const int i = n % 4 * fours + n / 4;
-            const __m256i v = unpack_word(w, i, bits, group, table, min, extra);
+            const __m256i v = unpack_word(w, g, i, bits, group, table, min, extra);
             const half_panel both = {_mm256_and_si256(v, _mm256_set1_epi16(255)),
                                      _mm256_srli_epi16(v, 8)};
 #pragma GCC unroll 4

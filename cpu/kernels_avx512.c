@@ -18,11 +18,39 @@ static inline __attribute__((always_inline)) __m512i load_words(const uint8_t *p
     return _mm512_loadu_si512(p + i * 64);
 }
 
-// Word i of a group: 16 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
+static inline __attribute__((always_inline)) __m512i two_bits(__m512i v, const int s) {
+    const __m512i low = s == 0   ? v
+                        : s == 1 ? _mm512_srli_epi16(v, 2)
+                        : s == 2 ? _mm512_srli_epi16(v, 4)
+                                 : _mm512_srli_epi16(v, 6);
+    return _mm512_and_si512(low, _mm512_set1_epi8(3));
+}
+
+// Of 3 bits; two groups of 16 share their words.
+static inline __attribute__((always_inline)) __m512i unpack_three(const uint8_t *w, int32_t g, int i,
+                                                                  const int group) {
+    const int32_t odd = group == 16 ? g & 1 : 0;
+    const int fours = group / 16;
+    const __m512i v = two_bits(load_words(w - odd * 32, i % fours), i / fours);
+    __m512i third = load_words(w + 128 - odd * 96, 0);
+    if (group == 16) third = _mm512_srl_epi16(third, _mm_cvtsi32_si128(odd * 4));
+    third = i == 0   ? _mm512_slli_epi16(third, 2)
+            : i == 1 ? _mm512_slli_epi16(third, 1)
+            : i == 2 ? third
+            : i == 3 ? _mm512_srli_epi16(third, 1)
+            : i == 4 ? _mm512_srli_epi16(third, 2)
+            : i == 5 ? _mm512_srli_epi16(third, 3)
+            : i == 6 ? _mm512_srli_epi16(third, 4)
+                     : _mm512_srli_epi16(third, 5);
+    return _mm512_or_si512(v, _mm512_and_si512(third, _mm512_set1_epi8(4)));
+}
+
+// Word i of group g: 16 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
 static inline __attribute__((always_inline)) __m512i
-unpack_word(const uint8_t *w, int i, const int bits, const int group, const bool table,
+unpack_word(const uint8_t *w, int32_t g, int i, const int bits, const int group, const bool table,
             const bool min, __m512i extra) {
     if (bits == 8) return load_words(w, i);
+    if (bits == 3) return _mm512_shuffle_epi8(extra, unpack_three(w, g, i, group));
     const int pairs = group / 8, fours = group / 16;
     __m512i v = _mm512_setzero_si512();
     if (bits >= 4) {
@@ -35,11 +63,7 @@ unpack_word(const uint8_t *w, int i, const int bits, const int group, const bool
     __m512i two = load_words(w, i % fours);
     const int s = i / fours; // the two bits' place in the byte
     if (bits == 2) {
-        two = s == 0   ? two
-              : s == 1 ? _mm512_srli_epi16(two, 2)
-              : s == 2 ? _mm512_srli_epi16(two, 4)
-                       : _mm512_srli_epi16(two, 6);
-        v = _mm512_and_si512(two, _mm512_set1_epi8(3));
+        v = two_bits(two, s);
     } else {
         two = s == 0   ? _mm512_slli_epi16(two, 4)
               : s == 1 ? _mm512_slli_epi16(two, 2)
@@ -123,7 +147,7 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
             __m512i wi[4];
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++) {
-                wi[p] = unpack_word(w[p], i, bits, group, table, min, extra);
+                wi[p] = unpack_word(w[p], g, i, bits, group, table, min, extra);
             }
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {

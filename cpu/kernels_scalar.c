@@ -24,7 +24,6 @@ static void int_walk(const linear_args *a, const qn_form *form, int bits, int gr
                                             group == 32 ? ACT_XSUMS : ACT_HALF_XSUMS);
             v16 acc = v16_set1(0.0f);
             for (int32_t g = 0; g < groups; g++) {
-                const uint8_t *codes = w + (size_t)g * s.group_bytes;
                 const uint8_t *record = w + (size_t)groups * s.group_bytes +
                                         (size_t)(g / s.groups) * s.record_bytes;
                 const int8_t *x = (const int8_t *)row + (size_t)(g * group);
@@ -32,7 +31,7 @@ static void int_walk(const linear_args *a, const qn_form *form, int bits, int gr
                     const size_t at = (size_t)(g % s.groups * PANEL_ROWS + r);
                     int32_t dot = 0;
                     for (int i = 0; i < group; i++) {
-                        const int32_t c = qn_cpu_panel_code(bits, group, codes, i, (size_t)r);
+                        const int32_t c = qn_cpu_panel_code(&s, bits, w, g, i, r);
                         dot += (table ? form->levels[c] : min ? c : c - form->excess) * x[i];
                     }
                     const uint16_t *d = (const uint16_t *)(const void *)record;

@@ -21,7 +21,8 @@ INT_LINEAR(k4_min, 4, 32, false, true, SCALES_SUPER)
 INT_LINEAR(table, 4, 32, true, false, SCALES_F16)
 INT_LINEAR(table_bf16, 4, 32, true, false, SCALES_BF16)
 INT_LINEAR(table_super, 4, 32, true, false, SCALES_SUPER)
-INT_LINEAR(table_super16, 4, 16, true, false, SCALES_SUPER)
+INT_LINEAR(table3_super, 3, 32, true, false, SCALES_SUPER)
+INT_LINEAR(table3_super16, 3, 16, true, false, SCALES_SUPER)
 INT_LINEAR(k2_min, 2, 16, false, true, SCALES_SUPER)
 INT_LINEAR(k2_min32, 2, 32, false, true, SCALES_SUPER)
 INT_LINEAR(ternary, 2, 32, false, false, SCALES_SHARED)
@@ -44,13 +45,13 @@ static void linear_rows(const linear_args *a) {
     case QN_MXFP4: linear_table_bf16(a, form); break;
     case QN_IQ4_XS:
     case QN_IQ3_XXS:
-    case QN_IQ3_S:
-    case QN_IQ2_XXS: linear_table_super(a, form); break;
+    case QN_IQ3_S: linear_table_super(a, form); break;
+    case QN_IQ2_XXS: linear_table3_super(a, form); break;
     case QN_IQ1_S: linear_k2_min32(a, form); break;
     case QN_Q3_K:
     case QN_IQ2_XS:
     case QN_IQ2_S:
-    case QN_IQ1_M: linear_table_super16(a, form); break;
+    case QN_IQ1_M: linear_table3_super16(a, form); break;
     case QN_Q2_K: linear_k2_min(a, form); break;
     case QN_TQ1_0:
     case QN_TQ2_0: linear_ternary(a, form); break;

@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-// IQ1_S has one sign for the eighths of a whole group: with d 8 s u - (7 or 9) d s, all times the
-// unit 1/8, its codes u need 2 bits. Both forms give the same values exactly.
+// The eighths of IQ1_S have one sign in a whole group: as (8 d s u - (7 or 9) d s) / 8 its codes u
+// need 2 bits. Both forms give the same values exactly.
 static const qn_form iq1_s = {QN_IQ1_S, 2, 32, QN_SCALE_SUPER, true, 0, NULL, 0.125f};
 
 const qn_form *qn_cpu_form(qn_dtype type) {
@@ -82,15 +82,22 @@ static inline void pack_blocks(int32_t blocks, int words, uint32_t flip, const u
     }
 }
 
-// The codes of one group of one row; dst: the row's word of the group's first.
-static inline void pack_codes(int bits, int group, const uint8_t *code, uint32_t *dst) {
+// Four bytes, of which bit `to` is bit 2 of each of the code's.
+static inline uint32_t third_bits(uint32_t code, int to) { return (code >> 2 & 0x01010101) << to; }
+
+// The codes of group g of one row; dst: the row's first word.
+static inline void pack_codes(int bits, const int_shape *s, int32_t g, const uint8_t *code,
+                              uint32_t *dst) {
+    const int words = s->group / 4, pairs = s->group / 8, fours = s->group / 16;
+    const bool odd = bits == 3 && s->group == 16 && g % 2 == 1;
     uint32_t w[8];
-    memcpy(w, code, (size_t)group);
+    memcpy(w, code, (size_t)s->group);
+    dst += (size_t)g * s->group_bytes / 4;
+    if (odd) dst -= 8; // the second of a pair of low parts
     if (bits == 8) {
-        for (int i = 0; i < group / 4; i++) dst[i * PANEL_ROWS] = w[i];
+        for (int i = 0; i < words; i++) dst[i * PANEL_ROWS] = w[i];
         return;
     }
-    const int pairs = group / 8, fours = group / 16;
     if (bits >= 4) {
         for (int i = 0; i < pairs; i++, dst += PANEL_ROWS) {
             *dst = (w[i] & 0x0f0f0f0f) | (w[i + pairs] & 0x0f0f0f0f) << 4;
@@ -98,10 +105,16 @@ static inline void pack_codes(int bits, int group, const uint8_t *code, uint32_t
     }
     if (bits == 4) return;
     const int shift = bits == 6 ? 4 : 0; // where the two bits are
-    for (int i = 0; i < group / 4; i++) w[i] = w[i] >> shift & 0x03030303;
+    uint32_t two[8];
+    for (int i = 0; i < words; i++) two[i] = w[i] >> shift & 0x03030303;
     for (int i = 0; i < fours; i++, dst += PANEL_ROWS) {
-        *dst = w[i] | w[i + fours] << 2 | w[i + 2 * fours] << 4 | w[i + 3 * fours] << 6;
+        *dst = two[i] | two[i + fours] << 2 | two[i + 2 * fours] << 4 | two[i + 3 * fours] << 6;
     }
+    if (bits != 3) return;
+    if (s->group == 16 && !odd) dst += PANEL_ROWS; // the other low part
+    uint32_t third = odd ? *dst : 0;
+    for (int i = 0; i < words; i++) third |= third_bits(w[i], odd ? 4 + i : i);
+    *dst = third;
 }
 
 // One row's column of a scale record.
@@ -134,9 +147,8 @@ static void pack_int(const qn_form *form, int32_t k, const uint8_t *rows, size_t
                             rows + (size_t)r * row_bytes + (size_t)b * info->block_bytes, &c);
             if (form->type == QN_IQ1_S) iq1_s_codes(&c);
             for (int32_t g = 0; g < groups; g++) {
-                uint8_t *dst = panel + (size_t)(b * groups + g) * s.group_bytes;
-                pack_codes(form->bits, s.group, c.code + g * s.group,
-                           (uint32_t *)(void *)dst + r);
+                pack_codes(form->bits, &s, b * groups + g, c.code + g * s.group,
+                           (uint32_t *)(void *)panel + r);
             }
             pack_scales(form, &s, &c, r, record);
         }
@@ -155,10 +167,17 @@ void qn_cpu_pack_panel(qn_dtype type, int32_t k, const uint8_t *rows, size_t row
     }
 }
 
-int32_t qn_cpu_panel_code(int bits, int32_t group, const uint8_t *codes, int32_t i, size_t r) {
-    const int32_t word = i / 4, pairs = group / 8, fours = group / 16;
-    const uint8_t *row = codes + r * 4 + i % 4;
+int32_t qn_cpu_panel_code(const int_shape *s, int bits, const uint8_t *panel, int32_t g, int32_t i,
+                          int32_t r) {
+    const int32_t word = i / 4, pairs = s->group / 8, fours = s->group / 16;
+    const uint8_t *row = panel + (size_t)g * s->group_bytes + (size_t)(r * 4 + i % 4);
     if (bits == 8) return row[word * 64];
+    if (bits == 3) {
+        const int32_t odd = s->group == 16 ? g % 2 : 0;
+        const int32_t two = row[word % fours * 64 - odd * 32] >> word / fours * 2 & 3;
+        const int32_t third = row[128 - odd * 96] >> (4 * odd + word) & 1;
+        return two | third << 2;
+    }
     int32_t code = 0;
     if (bits >= 4) {
         code = row[word % pairs * 64] >> word / pairs * 4 & 15;
@@ -179,7 +198,7 @@ static void int_row(const qn_form *form, int32_t k, const uint8_t *p, size_t r, 
     for (int i = 0; i < 1 << form->bits; i++) {
         levels[i] = (float)(form->levels ? form->levels[i] : i - form->excess);
     }
-    for (int32_t g = 0; g < k / s.group; g++, p += s.group_bytes) {
+    for (int32_t g = 0; g < k / s.group; g++) {
         const int32_t in = g % s.groups;
         if (g && in == 0) record += s.record_bytes;
         const uint16_t *d = (const uint16_t *)(const void *)record;
@@ -191,7 +210,7 @@ static void int_row(const qn_form *form, int32_t k, const uint8_t *p, size_t r, 
             if (form->has_min) min *= form->unit * (float)record[s.mins + at];
         }
         for (int32_t i = 0; i < s.group; i++) {
-            const float v = scale * levels[qn_cpu_panel_code(form->bits, s.group, p, i, r)];
+            const float v = scale * levels[qn_cpu_panel_code(&s, form->bits, p, g, i, (int32_t)r)];
             *dst++ = form->has_min ? v + min : v;
         }
     }

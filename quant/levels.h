@@ -19,7 +19,7 @@ typedef enum qn_scale_kind {
 
 typedef struct qn_form {
     qn_dtype type;
-    uint8_t bits;  // of a code: 2, 4, 6 or 8
+    uint8_t bits;  // of a code: 2, 3, 4, 6 or 8
     uint16_t group; // elements with one scale: 16, 32, or the block
     qn_scale_kind scale;
     bool has_min;
