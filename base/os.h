@@ -19,6 +19,7 @@ typedef struct qn_os_map {
     const uint8_t *data;
     size_t size;
     int fd; // stays open: qn_os_map_read
+    bool drop; // what is released leaves the page cache too
 } qn_os_map;
 
 // Errors name the path. An empty file maps to size 0 and data NULL.
@@ -28,7 +29,9 @@ void qn_os_map_close(qn_os_map *map);
 // an error (QN_ERR_IO, "file was truncated"), never a signal. Safe from any thread.
 qn_status qn_os_map_read(const qn_os_map *map, uint64_t offset, void *dst, size_t size,
                          qn_error *err);
-// Tells the kernel that the pages are not needed by this process any more.
+// Tells the kernel that the pages are not needed by this process any more. Of a file that is larger than a
+// quarter of the memory that a cgroup allows, and was not in the page cache when it was opened, they leave
+// the page cache too: there they would count as the group's beside what they were copied to.
 void qn_os_map_release(const qn_os_map *map, uint64_t offset, size_t size);
 
 // Reads a whole file of at most `limit` bytes into malloc'ed memory with a NUL after it.

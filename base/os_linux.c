@@ -28,6 +28,28 @@ double qn_os_wall_time(void) {
     return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
+// Is less than half of a mapping in the page cache?
+static bool is_cold(void *p, size_t size) {
+    enum { PAGES = 4096 };
+    unsigned char in_cache[PAGES];
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t looked = 0, cached = 0;
+    for (size_t at = 0; at < size; at += 8 * PAGES * page) { // every eighth block is enough
+        const size_t n = QN_MIN(size - at, PAGES * page);
+        if (mincore((char *)p + at, n, in_cache) != 0) return false;
+        for (size_t i = 0; i < QN_CEIL_DIV(n, page); i++) cached += in_cache[i] & 1;
+        looked += QN_CEIL_DIV(n, page);
+    }
+    return cached < looked / 2;
+}
+
+static bool is_much(size_t size) {
+    if (size < (size_t)64 << 20) return false;
+    qn_cgroup_limits l;
+    qn_cgroup_read("/proc/self/cgroup", "/proc/self/mountinfo", &l);
+    return l.memory > 0 && size > l.memory / 4;
+}
+
 qn_status qn_os_map_open(const char *path, qn_os_map *map, qn_error *err) {
     *map = (qn_os_map){.fd = -1};
     // O_NONBLOCK: opening a named pipe does not wait for its writer (it changes nothing for a file).
@@ -51,6 +73,7 @@ qn_status qn_os_map_open(const char *path, qn_os_map *map, qn_error *err) {
         }
         map->data = p;
         map->size = (size_t)st.st_size;
+        map->drop = is_much(map->size) && is_cold(p, map->size);
     }
     map->fd = fd;
     return QN_OK;
@@ -84,6 +107,12 @@ void qn_os_map_release(const qn_os_map *map, uint64_t offset, size_t size) {
     uintptr_t lo = ((uintptr_t)map->data + offset + page - 1) & ~(page - 1);
     uintptr_t hi = ((uintptr_t)map->data + offset + size) & ~(page - 1);
     if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    // The page cache has blocks of up to 2 MiB and drops only whole ones. Pieces are mostly released in
+    // the file's order, so the block that the last one ended in goes with this one.
+    if (map->drop) {
+        const uint64_t start = offset & ~(((uint64_t)2 << 20) - 1);
+        posix_fadvise(map->fd, (off_t)start, (off_t)(offset + size - start), POSIX_FADV_DONTNEED);
+    }
 }
 
 qn_status qn_os_read_file(const char *path, size_t limit, char **data, size_t *size,
