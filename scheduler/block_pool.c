@@ -8,10 +8,7 @@ bool qn_block_pool_init(qn_block_pool *p, int32_t n_blocks) {
     size_t n = (size_t)n_blocks;
     p->free_ids = calloc(n, sizeof *p->free_ids);
     p->blocks = calloc(n, sizeof *p->blocks);
-    if (!p->free_ids || !p->blocks) {
-        qn_block_pool_free(p);
-        return false;
-    }
+    if (!p->free_ids || !p->blocks) return false;
     p->n_blocks = p->n_free = p->n_clean = n_blocks;
     for (int32_t i = 0; i < n_blocks; i++) {
         // Lowest ids on top: pages that are never needed are never touched.

@@ -34,7 +34,7 @@ typedef struct qn_block_pool {
     int32_t ahead, n_ahead;
 } qn_block_pool;
 
-// n_blocks >= 1. False when out of memory (the pool is then empty and may be freed).
+// n_blocks >= 1. False when out of memory; then, too, it is to be freed.
 bool qn_block_pool_init(qn_block_pool *p, int32_t n_blocks);
 void qn_block_pool_free(qn_block_pool *p);
 

@@ -11,9 +11,7 @@ bool qn_id_map_init(qn_id_map *m, int32_t capacity) {
     *m = (qn_id_map){.mask = places - 1};
     m->keys = calloc(places, sizeof *m->keys);
     m->values = calloc(places, sizeof *m->values);
-    if (m->keys && m->values) return true;
-    qn_id_map_free(m);
-    return false;
+    return m->keys && m->values;
 }
 
 void qn_id_map_free(qn_id_map *m) {

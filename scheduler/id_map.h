@@ -14,7 +14,7 @@ typedef struct qn_id_map {
     int32_t count;
 } qn_id_map;
 
-// capacity: the most ids at a time. False when out of memory.
+// capacity: the most ids at a time. False when out of memory; then, too, it is to be freed.
 bool qn_id_map_init(qn_id_map *m, int32_t capacity);
 void qn_id_map_free(qn_id_map *m);
 // id: not 0, not in the map; there is room.
