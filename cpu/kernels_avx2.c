@@ -41,14 +41,13 @@ static inline __attribute__((always_inline)) __m256i two_bits(__m256i v, const i
     return _mm256_and_si256(low, _mm256_set1_epi8(3));
 }
 
-// Of 3 bits; two groups of 16 share their words.
-static inline __attribute__((always_inline)) __m256i unpack_three(const uint8_t *w, int32_t g, int i,
-                                                                  const int group) {
-    const int32_t odd = group == 16 ? g & 1 : 0;
+// Of 3 bits; two groups of 16 share their words, odd: 1 for the second.
+static inline __attribute__((always_inline)) __m256i
+unpack_three(const uint8_t *w, const int odd, int i, const int group) {
     const int fours = group / 16;
     const __m256i v = two_bits(load_words(w - odd * 32, i % fours), i / fours);
     __m256i third = load_words(w + 128 - odd * 96, 0);
-    if (group == 16) third = _mm256_srl_epi16(third, _mm_cvtsi32_si128(odd * 4));
+    i += odd * 4;
     third = i == 0   ? _mm256_slli_epi16(third, 2)
             : i == 1 ? _mm256_slli_epi16(third, 1)
             : i == 2 ? third
@@ -62,10 +61,10 @@ static inline __attribute__((always_inline)) __m256i unpack_three(const uint8_t 
 
 // Word i of group g: 8 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
 static inline __attribute__((always_inline)) __m256i
-unpack_word(const uint8_t *w, int32_t g, int i, const int bits, const int group, const bool table,
-            const bool min, __m256i extra) {
+unpack_word(const uint8_t *w, const int odd, int i, const int bits, const int group,
+            const bool table, const bool min, __m256i extra) {
     if (bits == 8) return load_words(w, i);
-    if (bits == 3) return _mm256_shuffle_epi8(extra, unpack_three(w, g, i, group));
+    if (bits == 3) return _mm256_shuffle_epi8(extra, unpack_three(w, odd, i, group));
     const int pairs = group / 8, fours = group / 16;
     __m256i v = _mm256_setzero_si256();
     if (bits >= 4) {
@@ -133,44 +132,50 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
     w += 32 * h;
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) acc[t] = _mm256_setzero_ps();
-    for (int32_t g = 0, in = 0; g < groups; g++, w += s.group_bytes, x += group) {
-        __m256i dot[4];
-#pragma GCC unroll 4
-        for (int t = 0; t < T; t++) {
-            dot[t] = min ? _mm256_setzero_si256()
-                         : _mm256_set1_epi32(start[(size_t)t * next + (size_t)g]);
-        }
-        if (h == 0) {
-#pragma GCC unroll 8
-            for (size_t line = 0; line < s.group_bytes; line += 64) {
-                __builtin_prefetch(w + line + 2048, 0, 2);
-            }
-        }
-#pragma GCC unroll 8
-        for (int n = 0; n < group / 4; n++) {
-            const int i = n % 4 * fours + n / 4;
-            const __m256i v = unpack_word(w, g, i, bits, group, table, min, extra);
-            const half_panel both = {_mm256_and_si256(v, _mm256_set1_epi16(255)),
-                                     _mm256_srli_epi16(v, 8)};
+    // Two at a time where two share words.
+    const int together = bits == 3 && group == 16 ? 2 : 1;
+    for (int32_t g = 0, in = 0; g < groups;) {
+#pragma GCC unroll 2
+        for (int odd = 0; odd < together; odd++, g++, w += s.group_bytes, x += group) {
+            __m256i dot[4];
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) {
-                dot[t] = add_dot(dot[t], both, x + (size_t)t * next * 2 + i * 4);
+                dot[t] = min ? _mm256_setzero_si256()
+                             : _mm256_set1_epi32(start[(size_t)t * next + (size_t)g]);
             }
-        }
-        const __m256 ws = group_scale(record, s, in, h, scales, false);
-        const __m256 wm = min ? group_scale(record, s, in, h, scales, true) : ws;
-        const size_t block = (size_t)(group == 32 ? g : g / 2);
+            if (h == 0) {
+#pragma GCC unroll 8
+                for (size_t line = 0; line < s.group_bytes; line += 64) {
+                    __builtin_prefetch(w + line + 2048, 0, 2);
+                }
+            }
+#pragma GCC unroll 8
+            for (int n = 0; n < group / 4; n++) {
+                const int i = n % 4 * fours + n / 4;
+                const __m256i v = unpack_word(w, odd, i, bits, group, table, min, extra);
+                const half_panel both = {_mm256_and_si256(v, _mm256_set1_epi16(255)),
+                                         _mm256_srli_epi16(v, 8)};
 #pragma GCC unroll 4
-        for (int t = 0; t < T; t++) {
-            const __m256 scale = _mm256_set1_ps(xs[(size_t)t * next + block]);
-            acc[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[t]), _mm256_mul_ps(ws, scale), acc[t]);
-            if (!min) continue;
-            acc[t] = _mm256_fmadd_ps(wm, _mm256_set1_ps(xsums[(size_t)t * next + (size_t)g]),
-                                     acc[t]);
-        }
-        if (++in == s.groups) {
-            in = 0;
-            record += s.record_bytes;
+                for (int t = 0; t < T; t++) {
+                    dot[t] = add_dot(dot[t], both, x + (size_t)t * next * 2 + i * 4);
+                }
+            }
+            const __m256 ws = group_scale(record, s, in, h, scales, false);
+            const __m256 wm = min ? group_scale(record, s, in, h, scales, true) : ws;
+            const size_t block = (size_t)(group == 32 ? g : g / 2);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) {
+                const __m256 scale = _mm256_set1_ps(xs[(size_t)t * next + block]);
+                acc[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[t]), _mm256_mul_ps(ws, scale),
+                                         acc[t]);
+                if (!min) continue;
+                acc[t] = _mm256_fmadd_ps(wm, _mm256_set1_ps(xsums[(size_t)t * next + (size_t)g]),
+                                         acc[t]);
+            }
+            if (++in == s.groups) {
+                in = 0;
+                record += s.record_bytes;
+            }
         }
     }
     const size_t at = (size_t)panel * PANEL_ROWS + (size_t)(8 * h);

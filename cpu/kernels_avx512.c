@@ -26,14 +26,13 @@ static inline __attribute__((always_inline)) __m512i two_bits(__m512i v, const i
     return _mm512_and_si512(low, _mm512_set1_epi8(3));
 }
 
-// Of 3 bits; two groups of 16 share their words.
-static inline __attribute__((always_inline)) __m512i unpack_three(const uint8_t *w, int32_t g, int i,
-                                                                  const int group) {
-    const int32_t odd = group == 16 ? g & 1 : 0;
+// Of 3 bits; two groups of 16 share their words, odd: 1 for the second.
+static inline __attribute__((always_inline)) __m512i
+unpack_three(const uint8_t *w, const int odd, int i, const int group) {
     const int fours = group / 16;
     const __m512i v = two_bits(load_words(w - odd * 32, i % fours), i / fours);
     __m512i third = load_words(w + 128 - odd * 96, 0);
-    if (group == 16) third = _mm512_srl_epi16(third, _mm_cvtsi32_si128(odd * 4));
+    i += odd * 4;
     third = i == 0   ? _mm512_slli_epi16(third, 2)
             : i == 1 ? _mm512_slli_epi16(third, 1)
             : i == 2 ? third
@@ -47,10 +46,10 @@ static inline __attribute__((always_inline)) __m512i unpack_three(const uint8_t 
 
 // Word i of group g: 16 rows x 4 inputs, unsigned. extra: the table of levels, or what is added.
 static inline __attribute__((always_inline)) __m512i
-unpack_word(const uint8_t *w, int32_t g, int i, const int bits, const int group, const bool table,
-            const bool min, __m512i extra) {
+unpack_word(const uint8_t *w, const int odd, int i, const int bits, const int group,
+            const bool table, const bool min, __m512i extra) {
     if (bits == 8) return load_words(w, i);
-    if (bits == 3) return _mm512_shuffle_epi8(extra, unpack_three(w, g, i, group));
+    if (bits == 3) return _mm512_shuffle_epi8(extra, unpack_three(w, odd, i, group));
     const int pairs = group / 8, fours = group / 16;
     __m512i v = _mm512_setzero_si512();
     if (bits >= 4) {
@@ -126,62 +125,67 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) acc[p][t] = _mm512_setzero_ps();
     }
-    for (int32_t g = 0, in = 0; g < groups; g++) {
-        __m512i dot[4][8];
+    // Two at a time where two share words.
+    const int together = bits == 3 && group == 16 ? 2 : 1;
+    for (int32_t g = 0, in = 0; g < groups;) {
+#pragma GCC unroll 2
+        for (int odd = 0; odd < together; odd++, g++) {
+            __m512i dot[4][8];
 #pragma GCC unroll 8
-        for (int t = 0; t < T; t++) {
+            for (int t = 0; t < T; t++) {
 #pragma GCC unroll 4
-            for (int p = 0; p < P; p++) {
-                dot[p][t] = min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[t][g]);
+                for (int p = 0; p < P; p++) {
+                    dot[p][t] = min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[t][g]);
+                }
             }
-        }
 #pragma GCC unroll 8
-        for (size_t line = 0; line < s.group_bytes; line += 64) {
+            for (size_t line = 0; line < s.group_bytes; line += 64) {
 #pragma GCC unroll 4
-            for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + line + 4096, 0, 2);
-        }
-        // The words that come from the same bytes, one after another.
+                for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + line + 4096, 0, 2);
+            }
+            // The words that come from the same bytes, one after another.
 #pragma GCC unroll 8
-        for (int n = 0; n < group / 4; n++) {
-            const int i = n % 4 * fours + n / 4;
-            __m512i wi[4];
+            for (int n = 0; n < group / 4; n++) {
+                const int i = n % 4 * fours + n / 4;
+                __m512i wi[4];
+#pragma GCC unroll 4
+                for (int p = 0; p < P; p++) {
+                    wi[p] = unpack_word(w[p], odd, i, bits, group, table, min, extra);
+                }
+#pragma GCC unroll 8
+                for (int t = 0; t < T; t++) {
+                    int32_t four;
+                    memcpy(&four, x[t] + (size_t)g * (size_t)group + i * 4, 4);
+                    const __m512i xi = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
+                    for (int p = 0; p < P; p++) {
+                        dot[p][t] = _mm512_dpbusd_epi32(dot[p][t], wi[p], xi);
+                    }
+                }
+            }
+            __m512 ws[4], wm[4];
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++) {
-                wi[p] = unpack_word(w[p], g, i, bits, group, table, min, extra);
+                ws[p] = group_scale(record[p], s, in, scales, false);
+                if (min) wm[p] = group_scale(record[p], s, in, scales, true);
+                w[p] += s.group_bytes;
             }
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
-                int32_t four;
-                memcpy(&four, x[t] + (size_t)g * (size_t)group + i * 4, 4);
-                const __m512i xi = _mm512_set1_epi32(four);
+                const __m512 scale = _mm512_set1_ps(xs[t][group == 32 ? g : g / 2]);
+                const __m512 sum = min ? _mm512_set1_ps(xsums[t][g]) : scale;
 #pragma GCC unroll 4
                 for (int p = 0; p < P; p++) {
-                    dot[p][t] = _mm512_dpbusd_epi32(dot[p][t], wi[p], xi);
+                    acc[p][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[p][t]),
+                                                _mm512_mul_ps(ws[p], scale), acc[p][t]);
+                    if (min) acc[p][t] = _mm512_fmadd_ps(wm[p], sum, acc[p][t]);
                 }
             }
-        }
-        __m512 ws[4], wm[4];
+            if (++in == s.groups) {
+                in = 0;
 #pragma GCC unroll 4
-        for (int p = 0; p < P; p++) {
-            ws[p] = group_scale(record[p], s, in, scales, false);
-            if (min) wm[p] = group_scale(record[p], s, in, scales, true);
-            w[p] += s.group_bytes;
-        }
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) {
-            const __m512 scale = _mm512_set1_ps(xs[t][group == 32 ? g : g / 2]);
-            const __m512 sum = min ? _mm512_set1_ps(xsums[t][g]) : scale;
-#pragma GCC unroll 4
-            for (int p = 0; p < P; p++) {
-                acc[p][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[p][t]),
-                                            _mm512_mul_ps(ws[p], scale), acc[p][t]);
-                if (min) acc[p][t] = _mm512_fmadd_ps(wm[p], sum, acc[p][t]);
+                for (int p = 0; p < P; p++) record[p] += s.record_bytes;
             }
-        }
-        if (++in == s.groups) {
-            in = 0;
-#pragma GCC unroll 4
-            for (int p = 0; p < P; p++) record[p] += s.record_bytes;
         }
     }
     const __m512 unit = _mm512_set1_ps(form->unit);
