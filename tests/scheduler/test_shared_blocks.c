@@ -300,35 +300,41 @@ static void a_window_needs_only_its_last_blocks(void **state) {
 // its own.
 static void the_last_time_nothing_is_shared_in_a_window(void **state) {
     (void)state;
-    qn_sched_config c = cached();
-    c.groups[0] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 40};
-    c.max_len = 200;
-    c.n_blocks[0] = 11;
-    c.max_waiting = 60;
-    open_with(c);
-    assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 4, .max_tokens = 30,
-                                                    .priority = 1}), QN_OK);
-    int32_t begun[5] = {-1, -1, -1, -1, -1}, other[4];
-    uint64_t id = 2;
-    for (int i = 0; i < 2000; i++) {
-        for (int k = 0; k < 4; k++) other[k] = 1000 + (int32_t)id;
-        if (id < 60 && stats().waiting == 0) {
-            qn_sched_request r = {.id = id++, .prompt = other, .n_prompt = 1, .max_tokens = 10};
-            assert_int_equal(add_request(r), QN_OK);
+    for (int32_t n_groups = 1; n_groups <= QN_MAX_KV_GROUPS; n_groups += QN_MAX_KV_GROUPS - 1) {
+        qn_sched_config c = cached();
+        c.n_groups = n_groups;
+        for (int32_t g = 0; g < n_groups; g++) {
+            c.groups[g] = (qn_kv_group){.kind = QN_KV_WINDOW, .window = 40};
+            c.n_blocks[g] = 11;
         }
-        if (!plan(0)) continue;
-        qn_sched_seq_info x = {.slot = -1};
-        qn_sched_seq(sched, 1, &x);
-        for (int32_t k = 0; k < plans[0]->n_seqs && x.slot >= 0; k++) {
-            if (seq(0, k)->slot == x.slot && begun[x.preemptions] < 0) {
-                begun[x.preemptions] = seq(0, k)->position;
+        c.max_len = 200;
+        c.max_waiting = 60;
+        open_with(c);
+        assert_int_equal(add_request((qn_sched_request){.id = 1, .n_prompt = 4, .max_tokens = 30,
+                                                        .priority = 1}), QN_OK);
+        int32_t begun[5] = {-1, -1, -1, -1, -1}, other[4];
+        uint64_t id = 2;
+        for (int i = 0; i < 2000; i++) {
+            for (int k = 0; k < 4; k++) other[k] = 1000 + (int32_t)id;
+            if (id < 60 && stats().waiting == 0) {
+                qn_sched_request r = {.id = id++, .prompt = other, .n_prompt = 1, .max_tokens = 10};
+                assert_int_equal(add_request(r), QN_OK);
             }
+            if (!plan(0)) continue;
+            qn_sched_seq_info x = {.slot = -1};
+            qn_sched_seq(sched, 1, &x);
+            for (int32_t k = 0; k < plans[0]->n_seqs && x.slot >= 0; k++) {
+                if (seq(0, k)->slot == x.slot && begun[x.preemptions] < 0) {
+                    begun[x.preemptions] = seq(0, k)->position;
+                }
+            }
+            commit(0, 5);
         }
-        commit(0, 5);
+        assert_int_equal(begun[0], 0);
+        assert_int_equal(begun[4], 0);
+        assert_true(begun[1] > 0 && begun[2] > 0 && begun[3] > 0);
+        close_it(state);
     }
-    assert_int_equal(begun[0], 0);
-    assert_int_equal(begun[4], 0);
-    assert_true(begun[1] > 0 && begun[2] > 0 && begun[3] > 0);
 }
 
 // A row behind a long cached prompt sees many keys: there may be no time for it, though there was
@@ -352,6 +358,29 @@ static void no_time_behind_a_cached_prompt(void **state) {
     commit(0, 7);
     assert_true(plan(0));
     assert_rows(0, 0, 3, 40, 1, 1);
+}
+
+static void the_forecast_knows_of_blocks_that_were_found(void **state) {
+    (void)state;
+    qn_sched_config c = cached();
+    c.overcommit_percent = 0;
+    c.max_rows = 64;
+    c.n_blocks[0] = 16;
+    open_with(c);
+    for (uint64_t id = 1; id <= 4; id++) add(id, 4, 28);
+    run_to_the_end();
+    assert_true(stats().preemptions > 0);
+    add(5, 33, 1);
+    run_to_the_end();
+    add(6, 33, 5); // eight blocks that it found, one of its own, one more in the end
+    assert_true(plan(0));
+    assert_rows(0, 0, 6, 32, 1, 1);
+    commit(0, 7);
+    int32_t other[4] = {99}; // seven blocks in the end: fifteen with the eight
+    assert_int_equal(add_request((qn_sched_request){.id = 7, .prompt = other, .n_prompt = 4,
+                                                    .max_tokens = 24}), QN_OK);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 2);
 }
 
 // One block of tokens that nobody else has.
@@ -503,6 +532,7 @@ int main(void) {
         TEST(a_window_needs_only_its_last_blocks),
         TEST(the_last_time_nothing_is_shared_in_a_window),
         TEST(no_time_behind_a_cached_prompt),
+        TEST(the_forecast_knows_of_blocks_that_were_found),
         TEST(names_pass_to_who_is_left),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
