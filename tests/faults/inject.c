@@ -38,6 +38,8 @@ typedef struct site {
     inject_kind kind;
     uint16_t n_frames;
     void *frames[FRAMES];
+    bool stays; // until its loop ends: no leak
+    bool spared; // never fails
     const char *file; // OpenSSL says where it is
     int line;
     uint32_t window, hits; // hits in that window
@@ -144,6 +146,18 @@ static bool is_fragile(inject_kind kind, void *const *frames, int n) {
     return false;
 }
 
+// libevent keeps a little for each descriptor number that a loop has seen.
+static bool is_kept(inject_kind kind, void *const *frames, int n) {
+    Dl_info info;
+    for (int i = 0; kind == INJECT_EVENT && i < n; i++) {
+        if (!is_own(frames[i]) && dladdr(frames[i], &info) && info.dli_sname &&
+            strcmp(info.dli_sname, "evmap_io_add_") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static uint64_t mix(uint64_t h, uint64_t x) {
     h = (h ^ x) * UINT64_C(0xFF51AFD7ED558CCD);
     return h ^ (h >> 32);
@@ -168,9 +182,10 @@ static uint32_t site_find(inject_kind kind, const void *caller, const char *file
     for (; g.slots[slot]; slot = (slot + 1) % SITE_SLOTS) {
         if (g.sites[g.slots[slot] - 1].hash == h) return g.slots[slot];
     }
-    if (g.n_sites == MAX_SITES || is_fragile(kind, frames, w.n)) return 0;
+    if (g.n_sites == MAX_SITES) return 0;
     site *s = &g.sites[g.n_sites++];
-    *s = (site){.hash = h, .kind = kind, .n_frames = (uint16_t)w.n, .file = file, .line = line};
+    *s = (site){.hash = h, .kind = kind, .n_frames = (uint16_t)w.n, .file = file, .line = line,
+                .stays = is_kept(kind, frames, w.n), .spared = is_fragile(kind, frames, w.n)};
     memcpy(s->frames, frames, (size_t)w.n * sizeof *frames);
     g.slots[slot] = (uint32_t)g.n_sites;
     return (uint32_t)g.n_sites;
@@ -182,10 +197,10 @@ static bool pass(inject_kind kind, const void *caller, const char *file, int lin
     *number = 0;
     if (!g.open || !counted) return false;
     pthread_mutex_lock(&g.lock);
-    bool fails = false;
+    bool fails = false, spared = false;
     // Until it has failed only the site that is waited for is of interest: walking up costs time.
     const site *want = g.fail_site >= 0 && !g.failed ? &g.sites[g.fail_site] : NULL;
-    bool look = !want || (want->kind == kind &&
+    bool look = !want || kind == INJECT_EVENT || (want->kind == kind &&
                           (file ? want->file == file && want->line == line
                                 : !want->n_frames || want->frames[0] == caller));
     if (g.open && look) {
@@ -195,12 +210,13 @@ static bool pass(inject_kind kind, const void *caller, const char *file, int lin
             if (s->window != g.window) s->hits = 0;
             s->window = g.window;
             s->hits++;
-            if (want && (int)*number - 1 == g.fail_site && s->hits == g.fail_n) {
+            spared = s->spared;
+            if (want && (int)*number - 1 == g.fail_site && s->hits == g.fail_n && !spared) {
                 g.failed = fails = true;
             }
         }
     }
-    if (g.open && g.failed && g.fail_rest && *number) fails = true;
+    if (g.open && g.failed && g.fail_rest && *number && !spared) fails = true;
     pthread_mutex_unlock(&g.lock);
     return fails;
 }
@@ -462,6 +478,7 @@ static void *json_alloc(size_t size) {
 static void *event_alloc(size_t size) {
     uint32_t number;
     if (PASS(INJECT_EVENT, &number)) return no_memory();
+    if (number && g.sites[number - 1].stays) return __real_malloc(size);
     return note(__real_malloc(size), number, INJECT_EVENT);
 }
 
