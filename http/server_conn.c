@@ -109,6 +109,7 @@ struct qn_http_server {
 };
 
 static void process(qn_http_conn *c);
+static void poke(qn_http_conn *c);
 static void on_output_change(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
 
 static double since(uint64_t ns, uint64_t now) { return now > ns ? (double)(now - ns) * 1e-9 : 0; }
@@ -154,7 +155,11 @@ static void arm(qn_http_conn *c) {
     if (left < 0.001) left = 0.001;
     struct timeval tv = {(time_t)left, 0};
     tv.tv_usec = (suseconds_t)((left - (double)tv.tv_sec) * 1e6);
-    evtimer_add(c->timer, &tv);
+    // Without memory for its clock a connection would be held for as long as the peer likes.
+    if (evtimer_add(c->timer, &tv) != 0 && !c->dead) {
+        c->dead = true;
+        poke(c);
+    }
 }
 
 static void enter(qn_http_conn *c, conn_state state) {
