@@ -299,9 +299,12 @@ static int32_t chunk_rows(const qn_sched *s, const budget *b, const qn_step_plan
         rows = QN_MIN(rows, QN_MAX(room, x->most_computed - x->n_planned));
     }
     for (int32_t g = 0; g < s->config.n_groups; g++) {
-        int32_t spare = s->pools[g].n_free - s->reserved[g] - watermark(s, g);
-        int64_t blocks = (int64_t)x->n_table[g] + qn_seq_owed(x, g) + QN_MAX(0, spare);
+        int32_t spare = s->pools[g].n_free - s->reserved[g];
+        int32_t more = QN_MAX(0, spare - watermark(s, g));
+        int64_t blocks = (int64_t)x->n_table[g] + qn_seq_owed(x, g) + more;
         int64_t covered = blocks * s->config.block_size - x->n_planned;
+        // The watermark is for outputs to come; this one is here.
+        if (covered <= 0 && more == 0 && spare > 0) covered += s->config.block_size;
         if (covered < rows) rows = (int32_t)covered;
     }
     return rows;
@@ -313,7 +316,27 @@ static bool plan_chunk(qn_sched *s, qn_step_plan *plan, budget *b, qn_seq *x) {
     take_blocks(s, x, rows);
     add_rows(s, plan, b, x, rows);
     b->prefilled = true;
+    x->stalls = 0;
     return true;
+}
+
+// Blocks that were promised to a prompt may be held by those who share them with it, behind its
+// window. When they do not come back for some time, whoever came last gives way to the first prompt.
+static void unstick_prompt(qn_sched *s, const qn_step_plan *plan) {
+    int32_t i = 0;
+    while (i < s->n_run && !s->seqs[s->run[i]].prefilling) i++;
+    if (i == s->n_run) return;
+    qn_seq *x = &s->seqs[s->run[i]], *victim;
+    while (chunk_rows(s, &(budget){.rows = 1}, plan, x) <= 0 && (victim = pick_victim(s, i))) {
+        for (int32_t g = 0; g < s->config.n_groups; g++) {
+            if (s->draining[g] > 0) return;
+        }
+        if (s->n_in_flight > 0 && x->stalls < QN_SCHED_MAX_STALLS) {
+            x->stalls++;
+            return;
+        }
+        preempt(s, victim);
+    }
 }
 
 static void plan_running_prompts(qn_sched *s, qn_step_plan *plan, budget *b) {
@@ -524,19 +547,10 @@ bool qn_sched_plan_step(qn_sched *s, double now, qn_step_plan *plan) {
     b.timed = s->config.max_step_seconds > 0;
     b.seconds = s->config.max_step_seconds - s->time_model.base;
     if (s->caution > 0) s->caution--;
+    unstick_prompt(s, plan);
     plan_decodes(s, plan, &b);
     share_time(s, &b, plan);
     plan_running_prompts(s, plan, &b);
     plan_new_prompts(s, plan, &b, now);
-    if (plan->n_rows == 0 && s->n_in_flight == 0 && s->n_run > 1) {
-        // Blocks that were promised to the first prompt may be held by those who share them with
-        // it, behind its window. Whoever came last gives way.
-        const qn_seq *first = &s->seqs[s->run[0]];
-        qn_seq *victim = pick_victim(s, 0);
-        if (first->prefilling && victim && chunk_rows(s, &b, plan, first) <= 0) {
-            preempt(s, victim);
-            return qn_sched_plan_step(s, now, plan);
-        }
-    }
     return plan->n_rows > 0;
 }
