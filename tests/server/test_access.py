@@ -77,8 +77,10 @@ def test_bad_key_files(tmp_path):
     for text, why in (("", "no API keys"), ("# nothing\n", "no API keys"), ("ok\nsha256:12\n", "line 2"),
                       ("a b\n", "line 1"), ("x" * 600, "line 1"), ("k\0y\n", "line 1"),
                       ("k name=a/b", "name="), ("k name=" + "x" * 65, "name="), ("k name=", "name="),
-                      ("k scopes=root", "scopes="), ("k scopes=", "scopes="), ("k scopes=infer,,admin", "scopes="),
-                      ("k max-concurrent=0", "limit"), ("k max-concurrent=-1", "limit"), ("k requests-per-minute=1e3", "limit"),
+                      ("k scopes=root", "scopes="), ("k scopes=", "scopes="), ("k scopes=infer,,admin",
+                          "scopes="),
+                      ("k max-concurrent=0", "limit"), ("k max-concurrent=-1", "limit"),
+                      ("k requests-per-minute=1e3", "limit"),
                       ("k requests-per-minute=999999999", "limit"), ("k max-concurrent=", "limit"),
                       ("a\n\nb\na name=x\n", "line 4: the key of line 1"),
                       ("sha256:%s\n# x\nsecond\n" % hashlib.sha256(b"second").hexdigest(), "line 3")):
@@ -93,9 +95,11 @@ def auth(key):
 def test_scopes(start, tmp_path):
     file = tmp_path / "keys"
     file.write_text("user\nscraper scopes=metrics\nops  scopes=admin,metrics\tname=ops\n")
-    s = start("--api-key-file", file, "--protect-metrics", "--admin-port", "-1", env={"QUERN_API_KEY": "root"})
+    s = start("--api-key-file", file, "--protect-metrics", "--admin-port", "-1",
+        env={"QUERN_API_KEY": "root"})
     admin = int(re.search(rb"admin port: http://127.0.0.1:(\d+)", s.log).group(1))
-    for key, api, metrics in (("user", 200, 403), ("scraper", 403, 200), ("ops", 403, 200), ("root", 200, 200),
+    for key, api, metrics in (("user", 200, 403), ("scraper", 403, 200), ("ops", 403, 200), ("root",
+        200, 200),
                               ("nobody", 401, 401)):
         assert status(s, key) == api and status(s, key, "/metrics") == metrics, key
     code, _, r = s.request("POST", "/v1/chat/completions", CHAT, auth("scraper"))
@@ -186,7 +190,8 @@ def test_no_cache_is_shared(start, tmp_path):
 
     def cached(s, key, **fields):
         ask = {"prompt": text, "max_tokens": 1, **fields}
-        return s.request("POST", "/v1/completions", ask, auth(key))[2]["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return s.request("POST", "/v1/completions", ask,
+            auth(key))[2]["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     s = start("--api-key-file", file)
     assert cached(s, "one") == 0 and cached(s, "one") > 16
@@ -214,7 +219,8 @@ def test_unix_socket(tmp_path):
     stale = socket.socket(socket.AF_UNIX)  # left behind by a process that is gone
     stale.bind(path)
     stale.close()
-    p = subprocess.Popen([os.environ["QN_QUERN"], "serve", str(MODEL), "--uds", path], stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([os.environ["QN_QUERN"], "serve", str(MODEL), "--uds", path],
+        stderr=subprocess.DEVNULL)
     try:
         def healthy():
             try:
