@@ -384,6 +384,34 @@ static void the_forecast_knows_of_blocks_that_were_found(void **state) {
     assert_int_equal(plans[0]->n_seqs, 2);
 }
 
+// Two are admitted in one step, or one: what the first finds is in use then.
+static void the_forecast_adds_up_what_is_found(void **state) {
+    for (int32_t longer = 0; longer < 2; longer++) {
+        qn_sched_config c = cached();
+        c.overcommit_percent = 0;
+        c.max_rows = 64;
+        c.n_blocks[0] = 16;
+        open_with(c);
+        for (uint64_t id = 1; id <= 4; id++) add(id, 4, 28);
+        run_to_the_end();
+        assert_true(stats().preemptions > 0);
+        add(5, 33, 1);
+        run_to_the_end();
+        int32_t other[4] = {99};
+        qn_sched_request r = {.id = 6, .prompt = other, .n_prompt = 2, .max_tokens = 8};
+        assert_int_equal(add_request(r), QN_OK);
+        assert_true(plan(0));
+        commit(0, 7);
+        add(7, 33, 5); // finds eight
+        r = (qn_sched_request){.id = 8, .prompt = other, .n_prompt = 4,
+                               .max_tokens = longer ? 32 : 24}; // nine blocks or seven
+        assert_int_equal(add_request(r), QN_OK);
+        assert_true(plan(0));
+        assert_int_equal(plans[0]->n_seqs, longer ? 2 : 3);
+        close_it(state);
+    }
+}
+
 // One block of tokens that nobody else has.
 static void add_other(uint64_t id) {
     int32_t other[4];
@@ -534,6 +562,7 @@ int main(void) {
         TEST(the_last_time_nothing_is_shared_in_a_window),
         TEST(no_time_behind_a_cached_prompt),
         TEST(the_forecast_knows_of_blocks_that_were_found),
+        TEST(the_forecast_adds_up_what_is_found),
         TEST(names_pass_to_who_is_left),
         TEST(copies_do_not_overflow_a_smaller_plan),
         TEST(a_fork_of_one_token_shares_nothing),
