@@ -240,12 +240,55 @@ static void test_panel_row(void **state) {
     free(p);
 }
 
+// The same for any bytes at all: scales that are zero, subnormal, infinite, NaN. IQ1_S is kept in
+// another form (cpu/panels.c), whose zeros have no sign and whose infinities can be NaN.
+static void test_panel_of_any_bytes(void **state) {
+    (void)state;
+    enum { K = 512, ROWS = 37, PANELS = 3 };
+    qn_rng rng = {.key = 77};
+    const qn_dtype_info *info;
+    float *want = malloc(sizeof(float) * K), *got = malloc(sizeof(float) * K);
+    assert_true(want && got);
+    for (size_t ti = 0; (info = qn_dtype_at(ti)) != NULL; ti++) {
+        uint64_t row_bytes;
+        assert_true(qn_dtype_row_bytes(info, K, &row_bytes));
+        const size_t stride = qn_cpu_panel_bytes(info->type, K);
+        uint8_t *rows = malloc(ROWS * row_bytes), *panels = aligned_alloc(64, PANELS * stride);
+        assert_true(rows && panels);
+        for (size_t i = 0; i < ROWS * row_bytes; i++) rows[i] = (uint8_t)qn_rng_next(&rng);
+        for (int32_t i = 0; i < PANELS; i++) {
+            qn_cpu_pack_panel(info->type, K, rows + (size_t)i * PANEL_ROWS * row_bytes, row_bytes,
+                              QN_MIN(ROWS - i * PANEL_ROWS, (int32_t)PANEL_ROWS),
+                              panels + (size_t)i * stride);
+        }
+        for (int32_t r = 0; r < ROWS; r++) {
+            qn_dequantize_row(info->type, rows + (size_t)r * row_bytes, want, K);
+            qn_cpu_panel_row(info->type, K, panels, stride, r, got);
+            for (int32_t i = 0; i < K; i++) {
+                const bool other = info->type == QN_IQ1_S;
+                if (isnan(want[i]) && isnan(got[i])) continue;
+                if (other && want[i] == 0 && got[i] == 0) continue;
+                if (other && isinf(want[i]) && !isfinite(got[i])) continue;
+                if (memcmp(&got[i], &want[i], sizeof(float)) != 0) {
+                    fail_msg("%s: row %d, input %d: %a, not %a", info->name, r, i, (double)got[i],
+                             (double)want[i]);
+                }
+            }
+        }
+        free(rows);
+        free(panels);
+    }
+    free(want);
+    free(got);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_padding),
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_panel_row),
+        cmocka_unit_test(test_panel_of_any_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
