@@ -247,8 +247,8 @@ int qn_cli_chat(int argc, char **argv) {
     const qn_flag_set set = {
         .command = "chat",
         .usage = "quern chat MODEL [options]\n       quern chat --url URL [options]",
-        .about = "A conversation in the terminal, with a GGUF file or Hugging Face directory, or with\n"
-                 "a server that speaks the OpenAI API.",
+        .about = "A conversation in the terminal, with a GGUF file, a Hugging Face directory or a name\n"
+                 "on the hub (owner/name), or with a server that speaks the OpenAI API.",
         .examples = "  quern chat model.gguf\n  quern chat --url http://localhost:8000\n"
                     "  echo 'What is 2 + 3?' | quern chat model.gguf --temperature 0\n",
         .flags = flags,

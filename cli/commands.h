@@ -9,6 +9,7 @@ int qn_cli_generate(int argc, char **argv);
 int qn_cli_chat(int argc, char **argv);
 int qn_cli_tokenize(int argc, char **argv);
 int qn_cli_inspect(int argc, char **argv);
+int qn_cli_download(int argc, char **argv);
 int qn_cli_synth(int argc, char **argv);
 int qn_cli_simulate(int argc, char **argv);
 

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/os.h"
+#include "cli/hub_model.h"
 #include "cpu/cpu_backend.h"
 
 #include <stdlib.h>
@@ -57,6 +58,8 @@ void qn_engine_flags_table(qn_engine_flags *f, qn_flag *rows) {
          "share the KV of equal prompt beginnings", 0, 0},
         {"chat-template", 0, QN_FLAG_TEXT, &f->chat_template, "FILE",
          "Jinja template instead of the model's own", 0, 0},
+        {"revision", 0, QN_FLAG_TEXT, &f->revision, "NAME",
+         "branch, tag or commit of a model from the hub (default: main)", 0, 0},
     };
     memcpy(rows, table, sizeof table);
 }
@@ -130,10 +133,14 @@ int qn_engine_flags_open(qn_engine_flags *f, const char *model, qn_engine **out)
         .progress = isatty(STDERR_FILENO) ? show_progress : NULL,
         .progress_user = &p,
     };
-    if (qn_engine_open(model, &options, out, &err) != QN_OK) {
+    char *path;
+    if (qn_cli_model_path(model, f->revision, QN_HUB_MODEL, &f->log, &path, &err) != QN_OK ||
+        qn_engine_open(path, &options, out, &err) != QN_OK) {
         qn_cli_error("%s", err.message);
+        free(path);
         return 1;
     }
+    free(path);
     const qn_engine_info *info = qn_engine_get_info(*out);
     qn_logf(&f->log, QN_LOG_INFO,
             "%s (%s), %.1f MiB of weights, loaded in %.2f s; %s; context %d; KV cache %.1f MiB in "

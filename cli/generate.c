@@ -131,8 +131,8 @@ int qn_cli_generate(int argc, char **argv) {
     const qn_flag_set set = {
         .command = "generate",
         .usage = "quern generate MODEL -p TEXT [options]",
-        .about = "Completes a text, streamed to the terminal. MODEL is a GGUF file or a Hugging Face\n"
-                 "directory. The prompt is taken as it is: for a conversation use 'quern chat'.",
+        .about = "Completes a text, streamed to the terminal. MODEL is a GGUF file, a Hugging Face\n"
+                 "directory or a name on the hub (owner/name). The prompt is taken as it is: for a conversation use 'quern chat'.",
         .examples = "  quern generate model.gguf -p 'Once upon a time' -n 64 --temperature 0\n",
         .flags = flags,
         .n_flags = QN_COUNT(flags),

@@ -3,6 +3,7 @@
 // through qn_buf_visible, JSON through escapes.
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_model.h"
 
 #include "base/buf.h"
 #include "base/checked.h"
@@ -28,6 +29,7 @@ enum {
 
 typedef struct options {
     bool json, full, metadata, tensors, program;
+    const char *revision;
 } options;
 
 // A tensor of either format.
@@ -545,12 +547,14 @@ int qn_cli_inspect(int argc, char **argv) {
         {"metadata", 0, QN_FLAG_BOOL, &o.metadata, NULL, "keys and values", 0, 0},
         {"tensors", 0, QN_FLAG_BOOL, &o.tensors, NULL, "name, type, shape and bytes of each", 0, 0},
         {"program", 0, QN_FLAG_BOOL, &o.program, NULL, "the ops that a step runs", 0, 0},
+        {"revision", 0, QN_FLAG_TEXT, &o.revision, "NAME",
+         "branch, tag or commit of a model from the hub (default: main)", 0, 0},
     };
     const qn_flag_set set = {
         .command = "inspect",
         .usage = "quern inspect MODEL [options]",
-        .about = "Shows what is in a GGUF file, a Hugging Face directory or a safetensors file:\n"
-                 "metadata, tensors, totals by type, and the op program compiled from them.",
+        .about = "Shows what is in a GGUF file, a Hugging Face directory, a safetensors file or a\n"
+                 "model on the hub: metadata, tensors, totals by type, and the op program compiled from them.",
         .examples = "  quern inspect model.gguf\n"
                     "  quern inspect model.gguf --no-tensors --no-program --full\n"
                     "  quern inspect hf-directory --json | jq .totals\n",
@@ -566,5 +570,14 @@ int qn_cli_inspect(int argc, char **argv) {
         fprintf(stderr, "quern: see 'quern inspect --help'\n");
         return 2;
     }
-    return run(&o, path);
+    char *model;
+    qn_error err = {0};
+    const qn_log log = qn_log_stderr(QN_LOG_WARN);
+    if (qn_cli_model_path(path, o.revision, QN_HUB_MODEL, &log, &model, &err) != QN_OK) {
+        qn_cli_error("%s", err.message);
+        return 1;
+    }
+    rc = run(&o, model);
+    free(model);
+    return rc;
 }

@@ -18,6 +18,7 @@ static const struct {
     {"chat", qn_cli_chat, "talk to a model, or to a server with --url"},
     {"tokenize", qn_cli_tokenize, "text to token ids and back"},
     {"inspect", qn_cli_inspect, "show a model file: metadata, tensors, op program"},
+    {"download", qn_cli_download, "fetch a model from the Hugging Face hub"},
     {"synth", qn_cli_synth, "write a model of a real shape with random weights"},
     {"simulate", qn_cli_simulate, "the scheduler under made-up traffic: check it, plan capacity"},
 };

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "cli/engine_flags.h"
+#include "cli/hub_model.h"
 #include "server/server.h"
 
 #include <stdlib.h>
@@ -134,10 +135,12 @@ int qn_cli_serve(int argc, char **argv) {
     const qn_flag_set set = {
         .command = "serve",
         .usage = "quern serve MODEL [options]",
-        .about = "Serves a model over HTTP with the OpenAI API. MODEL is a GGUF file or a Hugging Face\n"
-                 "directory. SIGTERM (or Ctrl-C) finishes what runs; a second one ends at once.",
+        .about = "Serves a model over HTTP with the OpenAI API. MODEL is a GGUF file, a Hugging Face\n"
+                 "directory, or a name on the hub (owner/name, owner/name:Q4_K_M), which is fetched into\n"
+                 "the hub's own cache. SIGTERM (or Ctrl-C) finishes what runs; a second one ends at once.",
         .examples = "  quern serve model.gguf\n"
-                    "  quern serve model.gguf --port 9000 --served-model-name my-model\n",
+                    "  quern serve model.gguf --port 9000 --served-model-name my-model\n"
+                    "  quern serve Qwen/Qwen3-0.6B\n",
         .flags = flags,
         .n_flags = QN_COUNT(flags),
         .environment = true,
@@ -156,6 +159,8 @@ int qn_cli_serve(int argc, char **argv) {
         return rc;
     }
     engine.verbose = !o.quiet;
+    // A model from the hub is known by the name that was asked for, as clients of vLLM expect.
+    if (o.names.n == 0 && qn_cli_is_hub_name(model)) o.names.items[o.names.n++] = model;
     qn_engine *e = NULL;
     rc = qn_engine_flags_open(&engine, model, &e);
     if (rc == 0) rc = serve(e, &engine, &o);

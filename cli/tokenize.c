@@ -2,6 +2,7 @@
 // quern tokenize: text to ids, and ids to text.
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_model.h"
 
 #include "base/checked.h"
 #include "base/os.h"
@@ -15,7 +16,7 @@
 enum { MAX_INPUT = 1 << 30 };
 
 typedef struct options {
-    const char *file;
+    const char *file, *revision;
     bool ids, bos, parse_special, decode, skip_special;
 } options;
 
@@ -171,6 +172,8 @@ int qn_cli_tokenize(int argc, char **argv) {
         {"decode", 'd', QN_FLAG_BOOL, &o.decode, NULL, "the input is ids; print their text", 0, 0},
         {"skip-special", 0, QN_FLAG_BOOL, &o.skip_special, NULL,
          "with --decode: leave special tokens out", 0, 0},
+        {"revision", 0, QN_FLAG_TEXT, &o.revision, "NAME",
+         "branch, tag or commit of a model from the hub (default: main)", 0, 0},
     };
     const qn_flag_set set = {
         .command = "tokenize",
@@ -201,11 +204,14 @@ int qn_cli_tokenize(int argc, char **argv) {
     qn_error err = {0};
     qn_tokenizer *t = NULL;
     qn_buf text = {0};
-    qn_status st = open_tokenizer(positional[0], &log, &t, &err);
+    char *path;
+    qn_status st = qn_cli_model_path(positional[0], o.revision, QN_HUB_TOKENIZER, &log, &path, &err);
+    if (st == QN_OK) st = open_tokenizer(path, &log, &t, &err);
     if (st == QN_OK) st = read_input(&o, positional[1], &text, &err);
     if (st == QN_OK) st = o.decode ? decode(t, &o, &text, &err) : encode(t, &o, &text, &err);
     qn_buf_free(&text);
     qn_tokenizer_close(t);
+    free(path);
     if (st == QN_OK && (fflush(stdout) != 0 || ferror(stdout))) {
         st = qn_fail(&err, QN_ERR_IO, "cannot write to standard output");
     }
