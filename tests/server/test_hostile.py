@@ -384,6 +384,35 @@ def test_slow_readers(start):
         c.close()
 
 
+# ------------------------------------------------------------------ full
+
+def test_refused_before_tokenizing(start):
+    """A full server says so at once: what is long in a request is not done for it first."""
+    # The slow kernels keep one request running, and one waiting, for long enough.
+    s = start("--isa", "scalar", "--threads", 1, "--max-num-seqs", 1, "--max-num-queued-reqs", 1)
+    text = "".join(random.Random(3).choice("abcdefgh ijkl,.\n") for _ in range(1 << 16)) * 48
+    begin = time.monotonic()
+    assert s.request("POST", "/tokenize", {"prompt": text})[0] == 200
+    tokenizing = time.monotonic() - begin
+    blockers = []
+    for number in ("running", "waiting"):
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=20)
+        c.sendall(post(b'{"prompt": "a", "max_tokens": 1900, "ignore_eos": true}', b"/v1/completions"))
+        blockers.append(c)
+        deadline = time.monotonic() + 20
+        while s.metric("vllm:num_requests_" + number) != 1:
+            assert time.monotonic() < deadline
+    times, codes = [], []
+    for _ in range(5):
+        begin = time.monotonic()
+        codes.append(s.request("POST", COMPLETIONS, {"prompt": text})[0])
+        times.append(time.monotonic() - begin)
+    for c in blockers:
+        c.close()
+    # The first of them at least came while the queue was full.
+    assert codes[0] == 503 and min(times) < tokenizing / 2, (codes, times, tokenizing)
+
+
 # ------------------------------------------------------------------ half-closed
 
 def half_closed(s, data, tls=None):
