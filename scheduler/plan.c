@@ -497,6 +497,9 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
     int32_t passed = 0; // waiters that are not admitted, now at the front of the queue
     forecast ahead = {.made = false};
     int32_t misfits[QN_SCHED_WAIT_WINDOW], n_misfits = 0; // those of them that do not fit
+    // Where only long prompts must wait for time they are admitted without rows, so that short ones
+    // behind them get theirs.
+    const bool all_wait = !b->shared || (b->timed && b->seconds <= 0);
     while (passed < s->waiting.count && n_misfits < QN_SCHED_WAIT_WINDOW &&
            passed < QN_SCHED_FORK_WINDOW && b->rows > 0 && s->n_run < s->run_cap &&
            s->n_free_slots > 0) {
@@ -508,7 +511,7 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
             passed++;
             continue;
         }
-        if (affordable_rows(s, b, x, 0, 0) <= 0) return; // no time left
+        if (all_wait && affordable_rows(s, b, x, 0, 0) <= 0) return; // no time left
         bool fit = fork == QN_FORK_READY ? fits_with(s, x, &reuse) : fits(s, x, &reuse);
         if (!fit || !foreseen(s, &ahead, x, &reuse)) {
             if (x->overtaken >= QN_SCHED_MAX_OVERTAKEN) return;
@@ -516,13 +519,13 @@ static void plan_new_prompts(qn_sched *s, qn_step_plan *plan, budget *b, double 
             passed++;
             continue;
         }
-        if (affordable_rows(s, b, x, reuse.n_tokens, reuse.n_tokens) <= 0) return;
+        if (all_wait && affordable_rows(s, b, x, reuse.n_tokens, reuse.n_tokens) <= 0) return;
         bool more = true;
         for (int32_t i = 0; i < n_misfits; i++) {
             if (++s->seqs[misfits[i]].overtaken >= QN_SCHED_MAX_OVERTAKEN) more = false;
         }
         admit(s, x, &reuse, now);
-        if (!plan_chunk(s, plan, b, x) || !more) return;
+        if ((!plan_chunk(s, plan, b, x) && all_wait) || !more) return;
     }
 }
 

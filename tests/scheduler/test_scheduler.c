@@ -584,6 +584,28 @@ static void prompts_do_not_slow_streams_down(void **state) {
     assert_rows(0, 3, 4, 0, 2, 0);
 }
 
+// Long prompts wait for one another; a short one that comes last does not wait for them.
+static void short_prompts_pass_long_ones_that_wait_for_time(void **state) {
+    (void)state;
+    open_with_streams(1, 3, 4.5); // long: five rows and more
+    add(3, 20, 5);
+    add(4, 20, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 3);
+    assert_rows(0, 2, 3, 0, 6, 0);
+    assert_true(info(4).slot >= 0);
+    commit(0, 5);
+    assert_true(qn_sched_abort(sched, 2)); // makes room for one more
+    take();
+    add(5, 4, 5);
+    assert_true(plan(0));
+    assert_int_equal(plans[0]->n_seqs, 3);
+    assert_rows(0, 1, 3, 6, 6, 0); // three heads to one stream of two seconds
+    assert_rows(0, 2, 5, 0, 4, 1);
+    commit(0, 5);
+    run_to_the_end();
+}
+
 static void many_prompts_share_time_by_heads(void **state) {
     (void)state;
     open_with_streams(10, 1, 0);
@@ -874,6 +896,7 @@ int main(void) {
         TEST(more_slots_than_rows),
         TEST(the_step_time_bounds_prompts_only),
         TEST(prompts_do_not_slow_streams_down),
+        TEST(short_prompts_pass_long_ones_that_wait_for_time),
         TEST(many_prompts_share_time_by_heads),
         TEST(rows_of_a_prompt_that_want_logits),
         TEST(keys_of_groups_are_averaged_by_layers),
