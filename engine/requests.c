@@ -226,6 +226,7 @@ qn_status qn_engine_submit(qn_engine *e, const qn_request *q, qn_mailbox *mailbo
         *handle = request_handle(e, r);
         qn_queue_push(e->submits, *handle); // as long as the table: never full
         e->queued++;
+        e->stats.waiting++; // counted at once: who admits by it must not wait for the step to end
         e->live_scores += scores_size(q);
         e->queued_tokens += q->n_prompt;
         e->pending_tokens += q->n_prompt;
