@@ -129,6 +129,9 @@ qn_status qn_cli_model_path(const char *arg, const char *revision, qn_hub_want w
             .endpoint = env("HF_ENDPOINT"),
             .cache_dir = cache.data,
             .token = token.data,
+            .ca_file = env("REQUESTS_CA_BUNDLE") ? env("REQUESTS_CA_BUNDLE")
+                       : env("CURL_CA_BUNDLE")   ? env("CURL_CA_BUNDLE")
+                                                 : env("SSL_CERT_FILE"),
             .revision = revision,
             .offline = is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE"),
             .want = want,

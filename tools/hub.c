@@ -23,10 +23,9 @@ typedef struct fetch {
 
 static qn_status nomem(qn_error *err) { return qn_fail(err, QN_ERR_NOMEM, "out of memory"); }
 
-// {"sha": commit, "siblings": [{"rfilename", "size", "blobId", "lfs": {"sha256", "size"}}]}
-static qn_status read_listing(const qn_buf *body, qn_hub_listing *out, qn_error *err) {
+qn_status qn_hub_read_listing(const char *text, size_t len, qn_hub_listing *out, qn_error *err) {
     json_t *root = NULL;
-    qn_status st = qn_json_tree(body->data ? body->data : "", body->len, &root, err);
+    qn_status st = qn_json_tree(text, len, &root, err);
     if (st != QN_OK) return qn_error_prefix(err, "the hub's answer");
     const char *sha = json_string_value(json_object_get(root, "sha"));
     const json_t *files = json_object_get(root, "siblings"), *f;
@@ -64,10 +63,14 @@ static qn_status ask_listing(fetch *x, bool *unreachable, qn_error *err) {
     qn_buf url = {0}, body = {0};
     qn_buf_printf(&url, "%s/api/models/%s/revision/", x->client.endpoint, x->name->repo);
     qn_hub_escape(&url, x->revision, false);
+    // Where the cache knows the revision it may do, and nobody should wait long for the network.
+    char commit[41];
+    qn_error ignored = {0};
+    int patience = qn_hub_cache_ref(&x->cache, x->revision, commit, &ignored) == QN_OK ? 1 : 3;
     qn_status st = qn_buf_puts(&url, "?blobs=true")
-                       ? qn_hub_get(&x->client, x->name->repo, url.data, &body, unreachable, err)
+                       ? qn_hub_get(&x->client, x->name->repo, url.data, patience, &body, unreachable, err)
                        : nomem(err);
-    if (st == QN_OK) st = read_listing(&body, &x->listing, err);
+    if (st == QN_OK) st = qn_hub_read_listing(body.data ? body.data : "", body.len, &x->listing, err);
     qn_buf_free(&url);
     qn_buf_free(&body);
     return st;

@@ -37,6 +37,7 @@ typedef struct qn_hub_options {
     const char *endpoint;  // NULL or "": https://huggingface.co
     const char *cache_dir; // the folder that holds models--owner--name; made where it is missing
     const char *token;     // NULL or "": none
+    const char *ca_file;   // certificates to trust (PEM) instead of the system's; NULL or "": those
     const char *revision;  // branch, tag or commit; NULL or "": main
     bool offline;          // only what the cache holds
     qn_hub_want want;

@@ -23,7 +23,7 @@
 enum {
     CHUNK = 16 << 20,
     MAX_CONNECTIONS = 32,
-    MAX_FAILURES = 6,
+    MAX_FAILURES = 5,
     MAX_HOPS = 5,
     ENOUGH = 64 << 10,   // bytes that make a try count as one that brought something
     SAVE_EVERY = 4 << 20, // bytes of a chunk between two notes in the parts file

@@ -44,7 +44,7 @@ static char *authority_of(const char *url, bool *insecure) {
 }
 
 qn_status qn_hub_client_open(qn_hub_client *c, const qn_hub_options *o, qn_error *err) {
-    *c = (qn_hub_client){.log = o->log};
+    *c = (qn_hub_client){.log = o->log, .ca_file = o->ca_file && o->ca_file[0] ? o->ca_file : NULL};
     const char *endpoint = o->endpoint && o->endpoint[0] ? o->endpoint : "https://huggingface.co";
     size_t n = strlen(endpoint);
     while (n && endpoint[n - 1] == '/') n--;
@@ -114,19 +114,16 @@ static bool is_field(qn_str name, const char *wanted) {
     return name.len == strlen(wanted) && strncasecmp(name.data, wanted, name.len) == 0;
 }
 
-static void clear_head(qn_hub_head *h) {
+void qn_hub_head_clear(qn_hub_head *h) {
     *h = (qn_hub_head){.linked_size = UINT64_MAX, .range_start = UINT64_MAX, .range_total = UINT64_MAX,
                        .retry_after = -1};
 }
 
-static size_t on_field(char *data, size_t unused, size_t len, void *user) {
-    (void)unused;
-    qn_hub_head *h = user;
-    qn_str line = {data, len};
+void qn_hub_head_line(qn_hub_head *h, qn_str line) {
     while (line.len && strchr("\r\n \t", line.data[line.len - 1])) line.len--;
-    if (line.len >= 5 && memcmp(line.data, "HTTP/", 5) == 0) clear_head(h); // 1xx came before it
+    if (line.len >= 5 && memcmp(line.data, "HTTP/", 5) == 0) qn_hub_head_clear(h); // 1xx came before it
     const char *colon = line.len ? memchr(line.data, ':', line.len) : NULL;
-    if (!colon) return len;
+    if (!colon) return;
     qn_str name = {line.data, (size_t)(colon - line.data)};
     qn_str value = {colon + 1, line.len - name.len - 1};
     while (value.len && (*value.data == ' ' || *value.data == '\t')) value.data++, value.len--;
@@ -150,12 +147,17 @@ static size_t on_field(char *data, size_t unused, size_t len, void *user) {
             h->range_total = v;
         }
     }
+}
+
+static size_t on_field(char *data, size_t unused, size_t len, void *user) {
+    (void)unused;
+    qn_hub_head_line(user, (qn_str){data, len});
     return len;
 }
 
 qn_status qn_hub_prepare(const qn_hub_client *c, CURL *easy, const char *url, const char *range,
                          qn_hub_head *head, struct curl_slist **fields, qn_error *err) {
-    clear_head(head);
+    qn_hub_head_clear(head);
     curl_easy_reset(easy);
     curl_slist_free_all(*fields);
     *fields = NULL;
@@ -178,14 +180,15 @@ qn_status qn_hub_prepare(const qn_hub_client *c, CURL *easy, const char *url, co
     ok = ok && curl_easy_setopt(easy, CURLOPT_HTTPHEADER, *fields) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_USERAGENT, "quern/" QN_VERSION) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK;
+    ok = ok && (!c->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, c->ca_file) == CURLE_OK);
     // Ranges in parallel are for several connections; HTTP/2 would put them on one.
     ok = ok && curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, 10L) == CURLE_OK;
-    // Less than 1 KiB/s for 30 s is a connection that is gone.
+    // Less than 1 KiB/s for 20 s is a connection that is gone.
     ok = ok && curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1024L) == CURLE_OK;
-    ok = ok && curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, 30L) == CURLE_OK;
+    ok = ok && curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, 20L) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_field) == CURLE_OK;
     ok = ok && curl_easy_setopt(easy, CURLOPT_HEADERDATA, head) == CURLE_OK;
     ok = ok && (!range || curl_easy_setopt(easy, CURLOPT_RANGE, range) == CURLE_OK);
@@ -329,7 +332,7 @@ static qn_status ask(const qn_hub_client *c, CURL *easy, const char *url, qn_buf
     return st;
 }
 
-qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, qn_buf *body,
+qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, int patience, qn_buf *body,
                      bool *unreachable, qn_error *err) {
     CURL *easy = curl_easy_init();
     if (!easy) return nomem(err);
@@ -343,11 +346,10 @@ qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, 
         st = ask(c, easy, url, body, &head, &status, &code, err);
         if (st != QN_OK || (code == CURLE_OK && status >= 200 && status < 300)) break;
         double wait = qn_hub_backoff(tries, head.retry_after);
-        // Where nothing answers at all, the cache may do, and should not be waited for.
         bool connected = code == CURLE_OK || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING ||
                          code == CURLE_PARTIAL_FILE;
         bool again = (code == CURLE_OK ? qn_hub_can_retry(status) : qn_hub_curl_can_retry(code)) &&
-                     tries < (connected ? MAX_TRIES : 3) && wait >= 0;
+                     tries < (connected ? MAX_TRIES : patience) && wait >= 0;
         if (again) {
             qn_hub_sleep(wait);
         } else if (code == CURLE_OK) {

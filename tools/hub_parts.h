@@ -39,6 +39,10 @@ bool qn_hub_listing_add(qn_hub_listing *l, qn_str path, uint64_t size, const cha
 const qn_hub_file *qn_hub_listing_find(const qn_hub_listing *l, const char *path);
 void qn_hub_listing_free(qn_hub_listing *l);
 
+// Reads the hub's answer about a revision:
+// {"sha": commit, "siblings": [{"rfilename", "size", "blobId", "lfs": {"sha256", "size"}}]}
+qn_status qn_hub_read_listing(const char *text, size_t len, qn_hub_listing *out, qn_error *err);
+
 // What of a listing makes the model.
 typedef struct qn_hub_pick {
     const qn_hub_file **files; // small ones first
@@ -58,7 +62,7 @@ void qn_hub_pick_free(qn_hub_pick *pick);
 typedef struct qn_hub_client {
     char *endpoint;  // without a slash at its end
     char *authority; // "https://host:port", with the scheme's default port written out
-    const char *token;
+    const char *token, *ca_file; // NULL: none
     bool insecure;   // the endpoint is http://
     const qn_log *log;
 } qn_hub_client;
@@ -74,6 +78,10 @@ typedef struct qn_hub_head {
     uint64_t linked_size, range_start, range_total; // UINT64_MAX: not there
     double retry_after;                             // seconds; negative: not there
 } qn_hub_head;
+
+void qn_hub_head_clear(qn_hub_head *h);
+// Takes one line of an answer's head; a status line forgets those before it.
+void qn_hub_head_line(qn_hub_head *h, qn_str line);
 
 // Gets an easy handle ready for a GET of url: limits, time-outs, TLS, and the token where url is the
 // endpoint's. *fields is to be freed with the handle's end. head is filled as the answer comes.
@@ -93,8 +101,9 @@ bool qn_hub_curl_can_retry(CURLcode code);
 // did not). Negative: longer than anyone waits.
 double qn_hub_backoff(int tries, double retry_after);
 void qn_hub_sleep(double seconds);
-// A small answer, whole, with retries. *unreachable says that no answer came.
-qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, qn_buf *body,
+// A small answer, whole, with retries: `patience` tries where nothing answers at all. *unreachable says
+// that no answer came, or that the server is out of order.
+qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, int patience, qn_buf *body,
                      bool *unreachable, qn_error *err);
 
 // The cache of one repository.

@@ -7,6 +7,7 @@ Two servers on two ports: the hub, and the host that the hub redirects large fil
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ class File:
 
 
 class Hub:
-    def __init__(self, files, repo="acme/tiny", revisions=("main",)):
+    def __init__(self, files, repo="acme/tiny", revisions=("main",), tls=None):
         self.files, self.repo, self.revisions = files, repo, revisions
         self.log = []  # (server, path, headers)
         self.lock = threading.Lock()
@@ -43,8 +44,10 @@ class Hub:
         self.listing = None    # instead of the listing: bytes
         self.delay = 0         # seconds before each answer of the other host
         self.busy = self.most = 0
+        self.tls = tls         # certificate and key; the hub and the other host speak https then
         self.servers = [self.start("hub"), self.start("cdn")]
-        self.url, self.cdn = ("http://127.0.0.1:%d" % s.server_port for s in self.servers)
+        scheme = "https://localhost" if tls else "http://127.0.0.1"
+        self.url, self.cdn = ("%s:%d" % (scheme, s.server_port) for s in self.servers)
 
     def start(self, role):
         hub = self
@@ -55,11 +58,19 @@ class Hub:
             def do_GET(self):
                 hub.answer(self, role)
 
+            def do_HEAD(self):
+                hub.answer(self, role)
+
             def log_message(self, *args):
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if self.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            # The handshake belongs to the connection's thread, not to the one that accepts.
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
 
@@ -76,6 +87,12 @@ class Hub:
 
     def requests(self, role):
         return [(path, headers) for r, path, headers in self.log if r == role]
+
+    def tree(self):
+        """What the other listing says, which huggingface_hub asks for."""
+        return [{"type": "file", "path": path, "size": f.size, "oid": blob_id(f.data),
+                 **({"lfs": {"oid": f.hash, "size": f.size, "pointerSize": 134}} if f.lfs else {})}
+                for path, f in self.files.items()]
 
     def listing_bytes(self):
         if self.listing is not None:
@@ -109,7 +126,9 @@ class Hub:
             return None
         if self.token and h.headers.get("Authorization") != "Bearer " + self.token:
             return reply(h, 401, {"X-Error-Code": "RepoNotFound"}, b"{}")
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/?]+)\?blobs=true", h.path)
+        if h.path.startswith("/api/models/%s/tree/%s?" % (self.repo, COMMIT)):
+            return reply(h, 200, {"Content-Type": "application/json"}, json.dumps(self.tree()).encode())
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/?]+)(?:\?blobs=true)?", h.path)
         if api:
             if api[1] != self.repo:
                 return reply(h, 401, {"X-Error-Code": "RepoNotFound"}, b"{}")
@@ -127,7 +146,7 @@ class Hub:
         return self.send_file(h, f)
 
     def send_file(self, h, f):
-        data, status, headers = f.sent, 200, {"ETag": '"%s"' % f.hash}
+        data, status, headers = f.sent, 200, {"ETag": '"%s"' % f.hash, "X-Repo-Commit": COMMIT}
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", h.headers.get("Range", ""))
         if asked and self.ranges:
             first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
@@ -145,6 +164,8 @@ def reply(h, status, headers, body, cut=None):
             h.send_header(name, value)
         h.send_header("Content-Length", str(len(body)))
         h.end_headers()
+        if h.command == "HEAD":
+            return
         h.wfile.write(body if cut is None else body[:cut])
         h.wfile.flush()
     except OSError:

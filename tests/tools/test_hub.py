@@ -6,9 +6,12 @@ import json
 import os
 import pathlib
 import random
+import resource
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -45,7 +48,7 @@ def small_model():
 
 
 def quern(hub, home, *args, timeout=60, **env):
-    base = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "SSL_", "CURL_", "REQ"))}
     return subprocess.run(
         [QUERN, *map(str, args)], capture_output=True, timeout=timeout, text=True, stdin=subprocess.DEVNULL,
         env={**base, "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url, "HF_HOME": str(home),
@@ -417,6 +420,78 @@ def test_a_disk_that_cannot_be_written(tmp_path):
     with Hub(small_model()) as hub:
         (tmp_path / "hub").write_text("a file where a folder should be")
         assert "cannot make the folder" in refused(hub, tmp_path)
+
+
+def test_a_full_disk(tmp_path):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+
+    with Hub(big()) as hub:
+        r = subprocess.run([QUERN, "download", "acme/tiny"], capture_output=True, text=True, timeout=60,
+                           preexec_fn=limit, env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)})
+        assert r.returncode == 1 and "cannot write" in r.stderr and r.stderr.count("error") == 1
+        assert not (repo(tmp_path) / "blobs" / hub.files["tiny-Q8_0.gguf"].hash).exists()
+        assert download(hub, tmp_path).read_bytes() == BIG
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    if not shutil.which("openssl"):
+        pytest.skip("skipped: no openssl program")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                    "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return str(cert), str(key)
+
+
+def test_tls(tmp_path, certificate):
+    with Hub(big(), tls=certificate) as hub:
+        assert "certificate" in refused(hub, tmp_path, HF_TOKEN=SECRET) and not hub.log
+        trusted = {"SSL_CERT_FILE": certificate[0]}
+        other_name = hub.url.replace("localhost", "127.0.0.1")
+        assert "cannot reach" in refused(other_name, tmp_path, **trusted) and not hub.log
+        hub.redirect = hub.cdn.replace("https", "http") + "/blobs/x"
+        assert "from https to http" in refused(hub, tmp_path, **trusted)
+        hub.redirect = None
+        assert download(hub, tmp_path, HF_TOKEN=SECRET, **trusted).read_bytes() == BIG
+        assert all("Authorization" not in h for _, h in hub.requests("cdn"))
+
+
+SNAPSHOT = """
+import sys
+from huggingface_hub import snapshot_download
+print(snapshot_download("acme/tiny", local_files_only="local" in sys.argv, ignore_patterns=["*.bin", "*.py"]))
+"""
+
+
+def test_huggingface_hub_shares_the_cache(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    files = small_model()
+
+    def snapshot(hub, home, *args):
+        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "no_proxy": "*"}
+        r = subprocess.run([sys.executable, "-c", SNAPSHOT, *args], capture_output=True, text=True, env=env, timeout=60)
+        assert r.returncode == 0, r.stderr
+        return pathlib.Path(r.stdout.strip())
+
+    with Hub(files) as hub:
+        ours = download(hub, tmp_path / "ours")
+        assert snapshot(hub, tmp_path / "ours", "local") == ours
+        # Theirs; then ours without a network, and with one but nothing to fetch.
+        theirs = snapshot(hub, tmp_path / "theirs")
+        assert download(hub, tmp_path / "theirs", HF_HUB_OFFLINE="1") == theirs
+        hub.log.clear()
+        assert download(hub, tmp_path / "theirs") == theirs and len(hub.log) == 1
+        for name in ("config.json", "model-00001-of-00002.safetensors"):
+            assert os.readlink(ours / name) == os.readlink(theirs / name)
+        # What we began and they go on with: only what is missing.
+        hub.log.clear()
+        assert snapshot(hub, tmp_path / "ours") == ours
+        assert not hub.requests("cdn")
+        assert (ours / "README.md").read_bytes() == files["README.md"].data
 
 
 def demo_hub():
