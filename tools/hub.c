@@ -26,7 +26,10 @@ static qn_status nomem(qn_error *err) { return qn_fail(err, QN_ERR_NOMEM, "out o
 qn_status qn_hub_read_listing(const char *text, size_t len, qn_hub_listing *out, qn_error *err) {
     json_t *root = NULL;
     qn_status st = qn_json_tree(text, len, &root, err);
-    if (st != QN_OK) return qn_error_prefix(err, "the hub's answer");
+    if (st != QN_OK) {
+        qn_error_prefix(err, "the hub's answer");
+        return st;
+    }
     const char *sha = json_string_value(json_object_get(root, "sha"));
     const json_t *files = json_object_get(root, "siblings"), *f;
     if (!sha || !qn_hub_is_hex(qn_str_from(sha), 40)) {

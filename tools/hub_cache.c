@@ -159,9 +159,9 @@ static qn_status list_folder(const char *folder, const char *prefix, int depth, 
         if (!qn_buf_printf(&full, "%s/%s", folder, e->d_name) ||
             !qn_buf_printf(&path, "%s%s", prefix, e->d_name)) {
             st = nomem(err);
-        } else if (stat(full.data, &s) == 0 && qn_hub_path_ok(qn_buf_str(&path))) {
-            // A link whose blob is gone does not count.
-            if (S_ISREG(s.st_mode)) {
+        } else if (lstat(full.data, &s) == 0 && qn_hub_path_ok(qn_buf_str(&path))) {
+            // A link whose blob is gone does not count, and links to folders are not of this layout.
+            if (S_ISREG(s.st_mode) || (S_ISLNK(s.st_mode) && stat(full.data, &s) == 0 && S_ISREG(s.st_mode))) {
                 if (out->n >= QN_HUB_MAX_FILES) {
                     st = qn_fail(err, QN_ERR_LIMIT, "%s has too many files", folder);
                 } else if (!qn_hub_listing_add(out, qn_buf_str(&path), (uint64_t)s.st_size, "")) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of repositories and of their files, and which of the files make the model.
 #include "base/checked.h"
+#include "base/hash.h"
 #include "base/json_reader.h"
+#include "base/os.h"
 #include "tools/hub_parts.h"
 
 #include <stdlib.h>
@@ -330,8 +332,14 @@ qn_status qn_hub_add_shards(const qn_hub_listing *l, const char *text, size_t le
     }
     // Only names of files in the listing get in, and each once: `taken` has a mark for each.
     char *taken = calloc(l->n + 1, 1);
-    if (st == QN_OK && !taken) st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
-    size_t last = l->n;
+    qn_map places = {0};
+    uint64_t seed = 0;
+    qn_os_random(&seed, sizeof seed);
+    bool ok = taken && qn_map_init(&places, l->n, seed);
+    for (size_t i = 0; ok && i < l->n; i++) {
+        ok = qn_map_put(&places, qn_str_from(l->files[i].path), (uint32_t)i);
+    }
+    if (st == QN_OK && !ok) st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
     while (st == QN_OK && (st = qn_json_next(&r, err)) == QN_OK && r.kind == QN_JSON_KEY) {
         bool map = qn_str_is(r.text, "weight_map");
         if (!map) {
@@ -348,19 +356,19 @@ qn_status qn_hub_add_shards(const qn_hub_listing *l, const char *text, size_t le
                 st = qn_fail(err, QN_ERR_FORMAT, "'weight_map' holds a value that is not a string");
                 break;
             }
-            // A name that comes thousands of times is mostly the one before it.
-            if (last < l->n && qn_str_is(r.text, l->files[last].path)) continue;
-            for (last = 0; last < l->n && !qn_str_is(r.text, l->files[last].path);) last++;
-            if (last == l->n || !ends_with(r.text, ".safetensors")) {
+            uint32_t place;
+            if (!ends_with(r.text, ".safetensors") || !qn_map_get(&places, r.text, &place)) {
                 st = qn_fail(err, QN_ERR_NOT_FOUND, "the shard '%.*s' is not there",
                              (int)QN_MIN(r.text.len, 100), r.text.data);
-            } else if (!taken[last]) {
-                taken[last] = 1;
-                if (!pick_add(pick, &l->files[last])) st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
+            } else if (!taken[place]) {
+                taken[place] = 1;
+                if (!pick_add(pick, &l->files[place])) st = qn_fail(err, QN_ERR_NOMEM, "out of memory");
             }
         }
     }
     free(taken);
+    qn_map_free(&places);
     qn_json_close(&r);
-    return st == QN_OK ? QN_OK : qn_error_prefix(err, "model.safetensors.index.json");
+    if (st != QN_OK) qn_error_prefix(err, "model.safetensors.index.json");
+    return st;
 }

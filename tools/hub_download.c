@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 enum {
@@ -268,7 +267,7 @@ static void follow(download *d, slot *s, const char *url) {
     char *next = NULL;
     if (++s->hops > MAX_HOPS) {
         d->st = qn_fail(d->err, QN_ERR_FORMAT, "the hub redirects more than %d times", MAX_HOPS);
-    } else if ((s->head.linked_hash[0] && strcasecmp(s->head.linked_hash, f->hash) != 0) ||
+    } else if ((strlen(s->head.linked_hash) == strlen(f->hash) && strcmp(s->head.linked_hash, f->hash) != 0) ||
                (s->head.linked_size != UINT64_MAX && s->head.linked_size != f->size)) {
         // It will not have the hash that is wanted: no use in fetching it.
         d->st = qn_fail(d->err, QN_ERR_FORMAT, "%s: the hub states two hashes or sizes for '%s'",

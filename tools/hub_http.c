@@ -353,7 +353,7 @@ qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, 
         if (again) {
             qn_hub_sleep(wait);
         } else if (code == CURLE_OK) {
-            *unreachable = status >= 500;
+            *unreachable = status >= 500 || status == 429;
             st = qn_hub_status_error(c, repo, "such revision", status, &head, err);
         } else {
             *unreachable = true;

@@ -102,7 +102,7 @@ bool qn_hub_curl_can_retry(CURLcode code);
 double qn_hub_backoff(int tries, double retry_after);
 void qn_hub_sleep(double seconds);
 // A small answer, whole, with retries: `patience` tries where nothing answers at all. *unreachable says
-// that no answer came, or that the server is out of order.
+// that no answer came, or that the server is out of order or has no time for us.
 qn_status qn_hub_get(const qn_hub_client *c, const char *repo, const char *url, int patience, qn_buf *body,
                      bool *unreachable, qn_error *err);
 

@@ -45,7 +45,7 @@ def one_error_line(r):
 def test_help_and_version():
     assert "serve" in out("--help")
     assert out("--version").startswith("quern ")
-    for command in ("serve", "generate", "chat", "tokenize", "inspect", "synth"):
+    for command in ("serve", "generate", "chat", "tokenize", "inspect", "download", "synth"):
         text = out(command, "--help")
         assert text.startswith("usage: quern " + command)
     assert quern().returncode == 2
@@ -68,6 +68,10 @@ def test_help_and_version():
         ("generate", DEMO, "-p", "x", "--kv-cache-dtype", "fp3"),
         ("generate", DEMO, "-p", "x", "--device", "abacus"),
         ("serve", DEMO, "--port", "99999"),
+        ("download",),
+        ("download", "no-slash"),
+        ("download", "a/b/c"),
+        ("download", "a/b", "c/d"),
         ("chat",),
         ("chat", DEMO, "--url", "http://localhost:1"),
         ("chat", "--url", "ftp://example"),

@@ -329,6 +329,17 @@ def test_busy_for_a_moment(tmp_path):
         assert download(hub, tmp_path / "x").read_bytes() == BIG
 
 
+def test_a_busy_hub_and_a_full_cache(tmp_path):
+    with Hub(small_model()) as hub:
+        path = download(hub, tmp_path)
+        for answer in ((429, {"Retry-After": "3600"}), (503, {"Retry-After": "3600"})):
+            hub.answers = [answer]
+            r = quern(hub, tmp_path, "download", "acme/tiny")
+            assert r.stdout.strip() == str(path) and "from the cache" in r.stderr
+        hub.answers = [(403, {"X-Error-Code": "GatedRepo"})]
+        assert "is gated" in refused(hub, tmp_path)
+
+
 def test_redirects_are_limited(tmp_path):
     with Hub(small_model()) as hub:
         hub.answers = [(307, {"Location": "/api/models/acme/tiny/revision/main?blobs=true"})] * 3
