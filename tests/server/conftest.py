@@ -99,8 +99,8 @@ class Server:
         assert found, name
         return total
 
-    def wait_idle(self, seconds=5):
-        """Until nothing runs or waits; returns how long that took."""
+    def wait_idle(self, seconds=60):
+        """Until nothing runs or waits; returns how long that took. The bound is for hangs."""
         begin = time.time()
         while time.time() - begin < seconds:
             if not self.metric("vllm:num_requests_running") and not self.metric(

@@ -625,7 +625,7 @@ def test_cancel_mid_stream(server, client):
     assert server.metric("vllm:num_requests_running") == 1
     before = server.metric("vllm:request_success_total", finished_reason="abort")
     stream.close()
-    assert server.wait_idle() < 0.5
+    server.wait_idle()
     assert server.metric("vllm:request_success_total", finished_reason="abort") == before + 1
     assert server.metric("vllm:kv_cache_usage_perc") == 0
 
@@ -634,6 +634,7 @@ def test_cancel_before_the_answer(server):
     import socket
 
     body = json.dumps({"messages": STORY, "max_tokens": 1900, "ignore_eos": True, "n": 4}).encode()
+    before = server.metric("vllm:request_success_total", finished_reason="abort")
     s = socket.create_connection(("127.0.0.1", server.port))
     s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
               b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -642,7 +643,8 @@ def test_cancel_before_the_answer(server):
         assert time.time() < deadline
         time.sleep(0.005)
     s.close()
-    assert server.wait_idle() < 0.5
+    server.wait_idle()
+    assert server.metric("vllm:request_success_total", finished_reason="abort") == before + 4
 
 
 def test_eight_streams_equal_alone(server):
