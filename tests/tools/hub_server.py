@@ -39,6 +39,7 @@ class Hub:
         self.answers = []      # for each of the next requests: (status, headers) instead of an answer
         self.cdn_answers = []  # the same, of the other host
         self.ranges = True
+        self.shift = 0         # how far a range is beside the one that was asked for
         self.redirect = None   # instead of the other host: where large files are
         self.extra = []        # further siblings
         self.listing = None    # instead of the listing: bytes
@@ -149,7 +150,7 @@ class Hub:
         data, status, headers = f.sent, 200, {"ETag": '"%s"' % f.hash, "X-Repo-Commit": COMMIT}
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", h.headers.get("Range", ""))
         if asked and self.ranges:
-            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+            first, last = int(asked[1]) + self.shift, min(int(asked[2]), len(data) - 1)
             headers["Content-Range"] = "bytes %d-%d/%d" % (first, last, len(data))
             data, status = data[first:last + 1], 206
         with self.lock:

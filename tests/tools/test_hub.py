@@ -242,6 +242,12 @@ def test_a_server_without_ranges(tmp_path):
         assert any("Range" not in h for _, h in hub.requests("cdn"))
 
 
+def test_another_range_than_asked_for(tmp_path):
+    with Hub(big()) as hub:
+        hub.shift = 1
+        assert "another range" in refused(hub, tmp_path)
+
+
 @pytest.mark.parametrize("lfs", [True, False])
 def test_a_wrong_hash(tmp_path, lfs):
     data = b"x" * 5000
@@ -345,7 +351,9 @@ def test_redirects_are_limited(tmp_path):
         hub.answers = [(307, {"Location": "/api/models/acme/tiny/revision/main?blobs=true"})] * 3
         download(hub, tmp_path / "moved")
         hub.answers = [(307, {"Location": "/again"})] * 100
+        hub.log.clear()
         assert "redirects more than" in refused(hub, tmp_path)
+        assert len(hub.log) == 6
         hub.answers = []
         hub.redirect = "/acme/tiny/resolve/%s/tokenizer.json" % COMMIT
         assert "redirects more than" in refused(hub, tmp_path)
