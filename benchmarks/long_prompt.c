@@ -154,7 +154,8 @@ int main(int argc, char **argv) {
         const size_t n_before = b.n_gaps;
         among[r] = first_token(&b);
         const size_t n_during = b.n_gaps - n_before;
-        take(&b, 0, false); // the step under way when it came
+        // The step in which it came, and the first without it.
+        for (double until = now() + 0.3; now() < until;) take(&b, 0, false);
         for (double until = now() + 2; now() < until;) take(&b, 0, true);
         double *const gaps = b.gaps + n_before;
         during[0][r] = percentile(gaps, n_during, 0.5);

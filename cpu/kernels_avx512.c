@@ -125,12 +125,20 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) acc[p][t] = _mm512_setzero_ps();
     }
+    // What to fetch ahead: these panels, then the next ones'. Where more tokens follow, they find the
+    // panels in the cache, and fetch the next ones from their beginning.
+    const size_t next = (size_t)P * a->panel_stride;
+    const bool again = token > 0 && panel + 2 * P <= a->panel_end;
+    const int32_t near_end = groups - (int32_t)(4096 / s.group_bytes);
     // Two at a time where two share words.
     const int together = bits == 3 && group == 16 ? 2 : 1;
     for (int32_t g = 0, in = 0; g < groups;) {
 #pragma GCC unroll 2
         for (int odd = 0; odd < together; odd++, g++) {
             __m512i dot[4][8];
+            const size_t ahead = again ? next
+                                 : g < near_end ? 4096
+                                                : 4096 + next - a->panel_stride;
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
 #pragma GCC unroll 4
@@ -141,7 +149,7 @@ QN_TILE int_tile(const linear_args *a, const qn_form *form, int32_t panel, int32
 #pragma GCC unroll 8
             for (size_t line = 0; line < s.group_bytes; line += 64) {
 #pragma GCC unroll 4
-                for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + line + 4096, 0, 2);
+                for (int p = 0; p < P; p++) __builtin_prefetch(w[p] + line + ahead, 0, 2);
             }
             // The words that come from the same bytes, one after another.
 #pragma GCC unroll 8
