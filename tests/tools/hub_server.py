@@ -25,7 +25,8 @@ class File:
     def __init__(self, data, lfs=False, sent=None, hash=None, size=None):
         self.data, self.lfs = data, lfs
         self.sent = data if sent is None else sent  # what goes over the wire
-        self.hash = hash or (hashlib.sha256(data).hexdigest() if lfs else blob_id(data))
+        self.blob_id = blob_id(data)
+        self.hash = hash or (hashlib.sha256(data).hexdigest() if lfs else self.blob_id)
         self.size = len(data) if size is None else size
 
 
@@ -92,7 +93,7 @@ class Hub:
 
     def tree(self):
         """What the other listing says, which huggingface_hub asks for."""
-        return [{"type": "file", "path": path, "size": f.size, "oid": blob_id(f.data),
+        return [{"type": "file", "path": path, "size": f.size, "oid": f.blob_id,
                  **({"lfs": {"oid": f.hash, "size": f.size, "pointerSize": 134}} if f.lfs else {})}
                 for path, f in self.files.items()]
 
@@ -101,7 +102,7 @@ class Hub:
             return self.listing
         siblings = []
         for path, f in self.files.items():
-            entry = {"rfilename": path, "size": f.size, "blobId": blob_id(f.data)}
+            entry = {"rfilename": path, "size": f.size, "blobId": f.blob_id}
             if f.lfs:
                 entry["lfs"] = {"sha256": f.hash, "size": f.size, "pointerSize": 134}
             else:

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 QUERN = os.environ["QN_QUERN"]
 DEMO = ROOT / "models" / "quern-demo-q8_0.gguf"
 MIB = 1 << 20
-BIG = random.Random(1).randbytes(41 * MIB)  # three chunks
+BIG = random.Random(1).randbytes(33 * MIB)  # three chunks
 SECRET = "hf_AbCdEf0123456789secret"
 
 
@@ -161,7 +161,7 @@ def test_parallel_ranges(tmp_path):
         path = download(hub, tmp_path)
         assert path.read_bytes() == BIG and path.name == "tiny-Q8_0.gguf"
         ranges = sorted(h["Range"] for _, h in hub.requests("cdn"))
-        assert ranges == ["bytes=0-16777215", "bytes=16777216-33554431", "bytes=33554432-42991615"]
+        assert ranges == ["bytes=0-16777215", "bytes=16777216-33554431", f"bytes=33554432-{len(BIG) - 1}"]
         assert hub.most == 3
 
 
@@ -171,8 +171,6 @@ def test_cut_connections(tmp_path):
         assert download(hub, tmp_path).read_bytes() == BIG
         starts = {int(h["Range"][6:].split("-")[0]) for _, h in hub.requests("cdn")}
         assert len(starts) > 3 and not left_over(tmp_path)
-        # No byte twice: each try went on where the one before it broke off.
-        assert sum(n for n in (5 * MIB, 3 * MIB, 7, MIB)) < len(BIG)
 
 
 def test_a_server_that_always_cuts(tmp_path):
@@ -187,23 +185,24 @@ def test_a_server_that_always_cuts(tmp_path):
 def test_resume_after_the_process_died(tmp_path):
     with Hub(big()) as hub:
         hub.delay = 0.5
-        hub.cuts = [10 * MIB] + [0] * 1000
+        hub.cuts = [7 * MIB] * 3 + [0] * 1000
         p = subprocess.Popen([QUERN, "download", "acme/tiny"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "no_proxy": "*"})
         blob = repo(tmp_path) / "blobs" / (hub.files["tiny-Q8_0.gguf"].hash + ".incomplete")
         for _ in range(200):
-            if blob.exists() and blob.stat().st_blocks * 512 >= 10 * MIB:  # the file has holes
+            if blob.exists() and blob.stat().st_blocks * 512 >= 15 * MIB:  # the file has holes
                 break
             time.sleep(0.05)
         time.sleep(0.3)
         p.send_signal(signal.SIGKILL)
         p.wait()
+        time.sleep(0.6)  # the server ends with what it was asked for
         hub.cuts, hub.delay = [], 0
         hub.log.clear()
         assert download(hub, tmp_path).read_bytes() == BIG
         ranges = [h["Range"] for _, h in hub.requests("cdn")]
         fetched = sum(int(b) - int(a) + 1 for a, b in (r[6:].split("-") for r in ranges))
-        assert fetched <= len(BIG) - 8 * MIB, ranges
+        assert fetched <= len(BIG) - 14 * MIB, ranges
         assert not left_over(tmp_path)
 
 
@@ -214,7 +213,7 @@ def test_resume_of_another_programs_part(tmp_path):
         part = blobs / (hub.files["tiny-Q8_0.gguf"].hash + ".incomplete")
         part.write_bytes(BIG[:20 * MIB])
         assert download(hub, tmp_path).read_bytes() == BIG
-        assert {h["Range"] for _, h in hub.requests("cdn")} == {"bytes=20971520-33554431", "bytes=33554432-42991615"}
+        assert {h["Range"] for _, h in hub.requests("cdn")} == {"bytes=20971520-33554431", f"bytes=33554432-{len(BIG) - 1}"}
 
 
 def test_a_damaged_part_is_fetched_anew(tmp_path):
