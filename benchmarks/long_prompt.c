@@ -3,10 +3,10 @@
 //
 //   long_prompt MODEL [STREAMS [PROMPT [ROUNDS [SLOWDOWN]]]]      8 streams, 8000 tokens, 5 rounds
 //
-// Each round: the prompt alone (time to its first token); the streams alone (time between tokens); the
-// prompt among the streams (both); the streams alone again, which are longer by then: "alone" is both
-// times together. The prefix cache is off. Prints JSON: medians over the rounds of each figure and of
-// the two ratios. SLOWDOWN: --max-decode-slowdown.
+// Each round: the prompt alone (time to its first token); the prompt among the streams (that, and the
+// time between the streams' tokens); the same streams from their beginning for as many tokens without
+// the prompt, because they take longer the longer they are. The prefix cache is off. Prints JSON:
+// medians over the rounds of each figure and of the two ratios. SLOWDOWN: --max-decode-slowdown.
 #include "base/checked.h"
 #include "base/os.h"
 #include "cpu/cpu_backend.h"
@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { MAX_STREAMS = 64, STREAM_PROMPT = 512, MAX_GAPS = 1 << 20, MAX_ROUNDS = 99 };
 
@@ -100,6 +99,28 @@ static double first_token(bench *b) {
     return seconds;
 }
 
+// All run, and the step-time model has seen them.
+static void start_streams(bench *b, int32_t tokens) {
+    for (int32_t i = 0; i < b->n_streams; i++) {
+        b->last[i] = 0;
+        b->streams[i] = submit(b, STREAM_PROMPT, tokens);
+    }
+    for (bool all = false; !all;) {
+        take(b, 0, false);
+        all = true;
+        for (int32_t i = 0; i < b->n_streams; i++) all = all && b->last[i] > 0;
+    }
+    for (double until = now() + 1; now() < until;) take(b, 0, false);
+    b->n_gaps = 0;
+}
+
+static void stop_streams(bench *b) {
+    for (int32_t i = 0; i < b->n_streams; i++) {
+        qn_engine_release(b->engine, b->streams[i]);
+        b->streams[i] = 0;
+    }
+}
+
 static double median(double *v, int32_t n) { return percentile(v, (size_t)n, 0.5); }
 
 int main(int argc, char **argv) {
@@ -138,37 +159,18 @@ int main(int argc, char **argv) {
     double slower[MAX_ROUNDS], later[MAX_ROUNDS], most = 0;
     for (int32_t r = 0; r < rounds; r++) {
         alone[r] = first_token(&b);
-        for (int32_t i = 0; i < b.n_streams; i++) {
-            b.last[i] = 0;
-            b.streams[i] = submit(&b, STREAM_PROMPT, room);
-        }
-        // All run, and the step-time model has seen them.
-        for (bool all = false; !all;) {
-            take(&b, 0, false);
-            all = true;
-            for (int32_t i = 0; i < b.n_streams; i++) all = all && b.last[i] > 0;
-        }
-        for (double until = now() + 1; now() < until;) take(&b, 0, false);
-        b.n_gaps = 0;
-        for (double until = now() + 2; now() < until;) take(&b, 0, true);
-        const size_t n_before = b.n_gaps;
+        start_streams(&b, room);
         among[r] = first_token(&b);
-        const size_t n_during = b.n_gaps - n_before;
-        // The step in which it came, and the first without it.
-        for (double until = now() + 0.3; now() < until;) take(&b, 0, false);
-        for (double until = now() + 2; now() < until;) take(&b, 0, true);
-        double *const gaps = b.gaps + n_before;
-        during[0][r] = percentile(gaps, n_during, 0.5);
-        during[1][r] = percentile(gaps, n_during, 0.99);
-        if (n_during > 0) most = QN_MAX(most, gaps[n_during - 1]);
-        const size_t n_after = b.n_gaps - n_before - n_during;
-        memmove(gaps, gaps + n_during, n_after * sizeof *gaps);
-        before[0][r] = percentile(b.gaps, n_before + n_after, 0.5);
-        before[1][r] = percentile(b.gaps, n_before + n_after, 0.99);
-        for (int32_t i = 0; i < b.n_streams; i++) {
-            qn_engine_release(b.engine, b.streams[i]);
-            b.streams[i] = 0;
-        }
+        const size_t n = b.n_gaps;
+        during[0][r] = percentile(b.gaps, n, 0.5);
+        during[1][r] = percentile(b.gaps, n, 0.99);
+        if (n > 0) most = QN_MAX(most, b.gaps[n - 1]);
+        stop_streams(&b);
+        start_streams(&b, room);
+        while (b.n_gaps < n) take(&b, 0, true);
+        before[0][r] = percentile(b.gaps, b.n_gaps, 0.5);
+        before[1][r] = percentile(b.gaps, b.n_gaps, 0.99);
+        stop_streams(&b);
         slower[r] = during[1][r] / before[1][r];
         later[r] = among[r] / alone[r];
         fprintf(stderr, "round %d of %d: p99 %.1f -> %.1f ms, x%.2f (goal 2); first token %.2f -> "

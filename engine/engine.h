@@ -17,7 +17,7 @@
 
 typedef struct qn_engine qn_engine;
 
-#define QN_DEFAULT_DECODE_SLOWDOWN 1.9
+#define QN_DEFAULT_DECODE_SLOWDOWN 2.0
 
 typedef struct qn_engine_options { // zero: the default
     const qn_backend_api *backend; // required
